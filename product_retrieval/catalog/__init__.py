@@ -1,0 +1,14 @@
+"""A product catalogue: found, planned into parts, and read part by part."""
+
+from product_retrieval.catalog.plan import CatalogPlan, ColumnOptions, Slice, plan_catalog
+from product_retrieval.catalog.products import REJECTION_SCHEMA, SlicedProducts, read_slice
+
+__all__ = [
+    "REJECTION_SCHEMA",
+    "CatalogPlan",
+    "ColumnOptions",
+    "Slice",
+    "SlicedProducts",
+    "plan_catalog",
+    "read_slice",
+]

@@ -1,0 +1,262 @@
+"""The rows of one slice of a catalogue as products: id, text, picture bytes, attributes, and the rows that are none."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from product_retrieval.catalog.plan import TEMPLATE_FIELD, CatalogPlan, Slice, parse_slice
+from product_retrieval.errors import ArtifactError, CatalogError
+from product_retrieval.storage import Storage, pyarrow_source
+
+SOURCE, IMAGE, IMAGE_CELL = "__source", "__image", "__image_cell"
+"""Our columns beside the catalogue's own."""
+
+Stage = Literal["read", "fetch", "decode", "encode"]
+
+REJECTION_SCHEMA = pa.schema(
+    [
+        ("product_id", pa.string()),
+        ("source", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""One row a rejected product: its id where it has one, `file:row`, the stage, a reason code, and what was found."""
+
+DANGLING = re.compile(r"(?:^[\s.,;:|/-]+)|(?:[\s,;:|/-]+$)|(?<=[.,;:|/-])(?:\s*[.,;:|/-])+")
+MAX_IMAGE_BYTES = 32 << 20
+"""Larger files are not pictures of products; the bound keeps one row from filling a worker's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a product has no vectors."""
+
+    source: str
+    stage: Stage
+    reason: str
+    detail: str = ""
+    product_id: str | None = None
+
+    def row(self) -> dict[str, str | None]:
+        """Return the row of the rejected table."""
+        return {name: getattr(self, name) for name in REJECTION_SCHEMA.names}
+
+
+@dataclass(frozen=True, slots=True)
+class SlicedProducts:
+    """The products of a slice."""
+
+    table: pa.Table
+    """Columns product_id, text, image_ref (or null), the attributes, and ours: IMAGE (bytes or null), SOURCE."""
+    rejections: tuple[Rejection, ...]
+    """Records that are no product; with the table they make up all rows of the slice."""
+
+
+def read_slice(plan: CatalogPlan, slice_: Slice) -> SlicedProducts:
+    """Read the products of a slice with their picture bytes.
+
+    Args:
+        plan: from plan_catalog.
+        slice_: one of its slices.
+
+    Returns:
+        Its products and the records that are none; together `slice_.num_rows`.
+
+    Raises:
+        CatalogError: a file is broken or has changed since it was planned.
+    """
+    malformed: tuple[str, ...] = ()
+    if plan.kind == "folder":
+        rows = _folder_rows(plan, slice_)
+    elif plan.kind == "parquet":
+        rows = _parquet_rows(plan, slice_)
+    else:
+        run = parse_slice(plan, slice_, plan.schema)
+        rows, malformed = run.rows.select(plan.schema.names), run.malformed
+    if len(rows) + len(malformed) != slice_.num_rows:
+        raise CatalogError(f"{posixpath.join(plan.root, slice_.file)}: changed while it was read", path=slice_.file)
+    rejections = [Rejection(f"{slice_.file}:{slice_.start}", "read", "malformed_record", why) for why in malformed]
+    return _with_images(plan, *_with_identity(plan, slice_, rows, rejections))
+
+
+def render_text(template: str, columns: dict[str, list[Any]], num_rows: int) -> list[str | None]:
+    """Fill a text template for each row, without the punctuation that missing values would leave behind.
+
+    Args:
+        template: text with `{column}` fields.
+        columns: values by column name; lists are joined by commas.
+        num_rows: rows in each column.
+
+    Returns:
+        Per row the text, or None where every field is empty.
+    """
+    fields = TEMPLATE_FIELD.findall(template)
+    literal = TEMPLATE_FIELD.split(template)[::2]
+    texts: list[str | None] = []
+    for row in range(num_rows):
+        values = [_as_text(columns[name][row]) for name in fields]
+        if not any(values):
+            texts.append(None)
+            continue
+        words = "".join(a + b for a, b in zip(literal, [*values, ""], strict=True))
+        texts.append(DANGLING.sub("", " ".join(words.split())) if not all(values) else " ".join(words.split()))
+    return texts
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_as_text, value)))
+    return str(value).strip()
+
+
+def _parquet_rows(plan: CatalogPlan, slice_: Slice) -> pa.Table:
+    path = posixpath.join(plan.root, slice_.file)
+    try:
+        with pq.ParquetFile(pyarrow_source(Storage(plan.root), slice_.file)) as parquet:
+            first_row, groups = 0, []
+            offset = None
+            for group in range(parquet.num_row_groups):
+                stop = first_row + parquet.metadata.row_group(group).num_rows
+                if first_row < slice_.stop and stop > slice_.start:
+                    groups.append(group)
+                    offset = first_row if offset is None else offset
+                first_row = stop
+            rows = parquet.read_row_groups(groups)
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}", path=path) from error
+    return rows.slice(slice_.start - (offset or 0), slice_.num_rows).replace_schema_metadata(None)
+
+
+def _folder_rows(plan: CatalogPlan, slice_: Slice) -> pa.Table:
+    storage = Storage(plan.root)
+    texts = []
+    for name in slice_.members:
+        sidecar = posixpath.splitext(name)[0] + ".txt"
+        text = storage.read(sidecar).decode("utf-8", errors="replace") if storage.exists(sidecar) else ""
+        texts.append(" ".join(text.split()) or None)
+    return pa.table({"product_id": list(slice_.members), "text": pa.array(texts, pa.string())})
+
+
+def _with_identity(
+    plan: CatalogPlan, slice_: Slice, rows: pa.Table, rejections: list[Rejection]
+) -> tuple[pa.Table, list[Rejection]]:
+    """Add id, text and source; drop the rows without an id of their own."""
+    template = plan.text_template
+    fields = TEMPLATE_FIELD.findall(template) if template else []
+    columns = {name: rows.column(name).to_pylist() for name in fields}
+    texts = render_text(template, columns, len(rows)) if template else [None] * len(rows)
+    id_column = plan.columns.product_id if plan.kind != "folder" else "product_id"
+    ids = rows.column(id_column).cast(pa.string()).to_pylist()
+    sources = [f"{slice_.file or name}:{slice_.start + row}" for row, name in enumerate(ids)]
+    repeated = set(slice_.repeated)
+    kept = []
+    for row, product_id in enumerate(ids):
+        if not product_id:
+            rejections.append(Rejection(sources[row], "read", "missing_id"))
+        elif row in repeated:
+            why = "an earlier row has this id"
+            rejections.append(Rejection(sources[row], "read", "repeated_id", why, product_id))
+        else:
+            kept.append(row)
+    table = rows.select(plan.attribute_names)
+    table = table.append_column("product_id", pa.array(ids, pa.string()))
+    table = table.append_column("text", pa.array(texts, pa.string()))
+    table = table.append_column(SOURCE, pa.array(sources, pa.string()))
+    if plan.has_image and plan.kind != "folder":
+        table = table.append_column(IMAGE_CELL, rows.column(plan.columns.image))
+    return table.take(pa.array(kept, pa.int64())), rejections
+
+
+def _with_images(plan: CatalogPlan, table: pa.Table, rejections: list[Rejection]) -> SlicedProducts:
+    """Add picture bytes and a reference to each; reject the rows whose picture cannot be had."""
+    sources, ids = table.column(SOURCE).to_pylist(), table.column("product_id").to_pylist()
+    if plan.kind == "folder":
+        cells: Iterable[Any] = ids
+    elif IMAGE_CELL in table.column_names:
+        cells = table.column(IMAGE_CELL).to_pylist()
+        table = table.drop_columns(IMAGE_CELL)
+    else:
+        cells = [None] * len(table)
+    images: list[bytes | None] = []
+    references: list[str | None] = []
+    good = []
+    for row, cell in enumerate(cells):
+        try:
+            data, reference = _image(plan, cell, sources[row])
+        except UnreadableImageError as why:
+            rejections.append(Rejection(sources[row], "fetch", why.reason, why.detail, ids[row]))
+            continue
+        images.append(data)
+        references.append(reference)
+        good.append(row)
+    table = table.take(pa.array(good, pa.int64()))
+    table = table.append_column(IMAGE, pa.array(images, pa.large_binary()))
+    table = table.append_column("image_ref", pa.array(references, pa.string()))
+    return SlicedProducts(table, tuple(rejections))
+
+
+class UnreadableImageError(Exception):
+    """A picture cannot be had; the reason becomes the rejection's."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def _image(plan: CatalogPlan, cell: Any, source: str) -> tuple[bytes | None, str | None]:
+    """Return the bytes of a picture and where they can be found again."""
+    if isinstance(cell, dict):  # the struct of bytes and path that Hugging Face data sets use
+        cell = cell.get("bytes") or cell.get("path")
+    if cell is None or cell == "" or cell == b"":
+        return None, None
+    if isinstance(cell, bytes):
+        file, _, row = source.rpartition(":")
+        return cell, f"{file}#row={row}"
+    if not isinstance(cell, str):
+        raise UnreadableImageError("image_not_readable", f"a picture is bytes or a path, not {type(cell).__name__}")
+    return read_image_file(plan.image_root, cell), cell
+
+
+def read_image_file(image_root: str, path: str) -> bytes:
+    """Return the bytes of a picture below a root that no path can leave.
+
+    Args:
+        image_root: folder, local or in an object store.
+        path: as the catalogue gives it; untrusted.
+
+    Raises:
+        UnreadableImageError: it is a URL, leads outside, is missing, too large or no regular file.
+    """
+    if "://" in path:
+        raise UnreadableImageError("image_url_not_allowed", path[:200])
+    if path.startswith("/") or ".." in path.replace("\\", "/").split("/") or "\0" in path:
+        raise UnreadableImageError("image_outside_root", path[:200])
+    storage = Storage.at(image_root)
+    if storage.is_local:
+        real, root = os.path.realpath(storage.path(path)), os.path.realpath(storage.uri)
+        if not real.startswith(root.rstrip("/") + "/"):
+            raise UnreadableImageError("image_outside_root", path[:200])
+        if os.path.exists(real) and not os.path.isfile(real):
+            raise UnreadableImageError("image_not_readable", f"{path[:200]}: not a regular file")
+    try:
+        if storage.size_bytes(path) > MAX_IMAGE_BYTES:
+            raise UnreadableImageError("image_too_large", f"more than {MAX_IMAGE_BYTES} bytes")
+        with storage.open(path) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise UnreadableImageError("image_not_found", path[:200]) from error
+    except (OSError, ArtifactError) as error:
+        raise UnreadableImageError("image_not_readable", f"{path[:200]}: {error}") from error
