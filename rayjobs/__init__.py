@@ -1,0 +1,1 @@
+"""Jobs to submit to Ray: embed, build_index, train."""

@@ -1,0 +1,348 @@
+"""Embed a product catalogue: pictures and texts to unit vectors of one space, as Parquet.
+
+    python -m rayjobs.embed --catalog demo/household/catalog.parquet --output out/embeddings
+    python -m rayjobs.embed --catalog shop.csv --output s3://bucket/shop --encoder.model openai/clip-vit-base-patch32
+    ray job submit --working-dir . -- python -m rayjobs.embed --config cluster/options/embed.yaml
+
+Reads a catalogue (Parquet, CSV, JSON lines, or a folder of pictures with sidecar texts). Writes data/*.parquet,
+rejected/*.parquet and, last, manifest.json below --output. A job that was killed is finished by running it again.
+
+Exit codes: 0 done, 2 options, 3 catalogue, 4 artefact, 5 encoder, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from product_retrieval.catalog import CatalogPlan, ColumnOptions, Slice, plan_catalog
+from product_retrieval.catalog.source import Kind
+from product_retrieval.command import LogLevel, run
+from product_retrieval.embedding_steps import PartPublisher, SliceReader, encode_batch
+from product_retrieval.embeddings import (
+    MANIFEST,
+    RUN,
+    Manifest,
+    VectorType,
+    count_reasons,
+    part_name,
+    published_parts,
+    read_manifest,
+    read_part_record,
+    sweep_rejections,
+)
+from product_retrieval.encoders import EncoderOptions, Fingerprint, load_encoder
+from product_retrieval.encoders.protocol import fingerprint_of, load_preparer
+from product_retrieval.errors import ArtifactError, CatalogError, ClusterError
+from product_retrieval.images import ImageLimits
+from product_retrieval.progress import Progress, format_duration, format_table
+from product_retrieval.session import ray_session
+from product_retrieval.storage import Storage
+
+PROGRAM = "python -m rayjobs.embed"
+READ_CPUS = 0.5
+"""Logical CPUs of a reading task: not the encoder's, so that Ray Data keeps the two apart and they overlap."""
+PUBLISH_CPUS = 0.25
+NO_PROGRESS_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedOptions:
+    """What to embed, with which model, and where to."""
+
+    catalog: str
+    """File, folder or glob of the catalogue; local or in an object store."""
+    output: str
+    """Folder of the embeddings; local or in an object store."""
+    kind: Kind | None = None
+    """What the catalogue's files are; default: by their suffix."""
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
+    image_root: str | None = None
+    """Folder that image paths are relative to and cannot leave; default: the catalogue's."""
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    num_actors: int | None = None
+    """Encoder processes; default: one a GPU, or one for every two CPUs."""
+    rows_per_part: int = 1024
+    """Products in one output file; also what a killed job loses at most, per worker."""
+    vector_type: VectorType = "float16"
+    """Element type of the stored vectors."""
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    max_rejected: float = 0.1
+    """Share of the products that may be rejected before the job fails."""
+    log_level: LogLevel = "warning"
+    """How much is logged to stderr."""
+
+    def __post_init__(self) -> None:
+        if self.rows_per_part < 1:
+            raise ValueError(f"--rows-per-part must be at least 1, not {self.rows_per_part}")
+        if not 0 <= self.max_rejected <= 1:
+            raise ValueError(f"--max-rejected is a share from 0 to 1, not {self.max_rejected}")
+        if self.num_actors is not None and self.num_actors < 1:
+            raise ValueError(f"--num-actors must be at least 1, not {self.num_actors}")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderPool:
+    """The processes that encode, as the cluster allows them."""
+
+    num_actors: int
+    gpus_per_actor: float
+    threads_per_actor: int | None
+    """None leaves it to torch."""
+
+
+def embed(options: EmbedOptions) -> None:
+    """Embed a catalogue and report; see the module's text."""
+    started = time.monotonic()
+    storage = Storage.at(options.output)
+    fingerprint = fingerprint_of(options.encoder)
+    plan = plan_catalog(
+        options.catalog,
+        columns=options.columns,
+        kind=options.kind,
+        image_root=options.image_root,
+        rows_per_part=options.rows_per_part,
+    )
+    run_record = describe_run(options, plan, fingerprint)
+    run_id = hashlib.sha256(run_record).hexdigest()[:16]
+    finished = find_finished(storage, run_record)
+    if finished is not None:
+        print(f"{storage.uri}: already complete, {finished.num_products:,} products; nothing to do")
+        return
+    todo = [slice_ for slice_ in plan.slices if part_name(slice_.part) not in published_parts(storage)]
+    if todo:
+        with ray_session(ray):
+            encode_slices(options, plan, todo, storage, run_id)
+    encoded = time.monotonic()
+    manifest = finish(options, plan, storage, run_id, fingerprint)
+    print(summary(manifest, storage, todo, encoding_s=encoded - started, total_s=time.monotonic() - started))
+
+
+def describe_run(options: EmbedOptions, plan: CatalogPlan, fingerprint: Fingerprint) -> bytes:
+    """Return, as canonical JSON, everything the output rows depend on."""
+    record = {
+        "catalog": plan.fingerprint,
+        "fingerprint": asdict(fingerprint),
+        "limits": asdict(options.limits),
+        "precision": options.encoder.precision,
+        "vector_type": options.vector_type,
+    }
+    return (json.dumps(record, sort_keys=True, indent=1) + "\n").encode()
+
+
+def find_finished(storage: Storage, run_record: bytes) -> Manifest | None:
+    """Claim the output folder for this run, and return the manifest if the run is already complete.
+
+    Raises:
+        ArtifactError: the folder holds embeddings of something else.
+    """
+    if not storage.put_if_absent(RUN, run_record) and storage.read(RUN) != run_record:
+        theirs, ours = json.loads(storage.read(RUN)), json.loads(run_record)
+        differing = ", ".join(sorted(name for name in ours if ours[name] != theirs.get(name)))
+        raise ArtifactError(
+            f"{storage.uri}: holds embeddings made with another {differing}; "
+            "choose another --output or delete that one",
+            path=storage.uri,
+        )
+    return read_manifest(storage) if storage.exists(MANIFEST) else None
+
+
+def encode_slices(
+    options: EmbedOptions, plan: CatalogPlan, slices: Sequence[Slice], storage: Storage, run_id: str
+) -> None:
+    """Run the Ray Data pipeline: read and prepare on CPU workers, encode on actors, publish parts.
+
+    Raises:
+        CatalogError: a file is broken, or too many products are rejected.
+        ClusterError: the encoders cannot be scheduled.
+    """
+    pool = plan_pool(options, num_slices=len(slices))
+    publisher = PartPublisher(storage, run_id, {slice_.part: slice_.num_rows for slice_ in plan.slices})
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # a part stays one block from its reader to its publisher
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    published = (
+        ray.data.from_items([{"slice": pickle.dumps(s)} for s in slices], override_num_blocks=len(slices))
+        .map_batches(
+            ReadStep(SliceReader(plan, load_preparer(options.encoder), options.limits)),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=READ_CPUS,
+        )
+        .map_batches(
+            EncodeStep,
+            fn_constructor_args=(options.encoder, options.vector_type, pool.threads_per_actor),
+            batch_size=options.encoder.batch_size,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=pool.num_actors),
+            num_cpus=1,
+            num_gpus=pool.gpus_per_actor,
+        )
+        .map_batches(PublishStep(publisher), batch_size=None, batch_format="pyarrow", num_cpus=PUBLISH_CPUS)
+    )
+    limit = RejectionLimit(options.max_rejected, plan.num_products)
+    total = sum(slice_.num_rows for slice_ in slices)
+    with Progress("embed", plan.num_products, unit="products", done=plan.num_products - total) as progress:
+        for part in published.iter_rows():
+            progress.advance(part["num_products"] + part["num_rejected"])
+            limit.count(part["num_rejected"], storage)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStep:
+    """Ray Data's face of SliceReader: one slice in, the table of its rows out."""
+
+    reader: SliceReader
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Read the slice in a batch of one."""
+        return self.reader(pickle.loads(batch.column("slice")[0].as_py()))
+
+
+class EncodeStep:
+    """An actor that holds the model."""
+
+    def __init__(self, options: EncoderOptions, vector_type: VectorType, num_threads: int | None) -> None:
+        """Load the model."""
+        self._encoder = load_encoder(options)
+        self._vector_type: VectorType = vector_type
+        if num_threads is not None:
+            self._encoder.limit_threads(num_threads)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Encode a batch of rows."""
+        return encode_batch(batch, self._encoder, self._vector_type)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishStep:
+    """Ray Data's face of PartPublisher: whole parts in, a row about each out."""
+
+    publisher: PartPublisher
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Publish the parts of a block."""
+        return pa.Table.from_pylist(
+            [{"num_products": p.num_products, "num_rejected": p.num_rejected} for p in self.publisher(batch)]
+        )
+
+
+class RejectionLimit:
+    """Stops the job when more products were rejected than its user accepts."""
+
+    def __init__(self, share: float, num_products: int) -> None:
+        """Allow this share of the products."""
+        self._share, self._num_products, self._count = share, num_products, 0
+
+    def count(self, num_rejected: int, storage: Storage) -> None:
+        """Count rejected products.
+
+        Raises:
+            CatalogError: too many.
+        """
+        self._count += num_rejected
+        if self._count > self._share * self._num_products:
+            raise CatalogError(
+                f"{self._count:,} of {self._num_products:,} products rejected, more than --max-rejected "
+                f"{self._share:g} allows; {storage.path('rejected')} says why; "
+                "run again with a larger share to go on"
+            )
+
+
+def plan_pool(options: EmbedOptions, *, num_slices: int) -> EncoderPool:
+    """Decide how many encoders run.
+
+    Raises:
+        ClusterError: the cluster could never schedule them beside the tasks that feed them.
+    """
+    resources = ray.cluster_resources()
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    if gpus and options.encoder.device != "cpu":
+        num_actors = options.num_actors or min(gpus, num_slices)
+        return EncoderPool(num_actors, min(1.0, gpus / num_actors), None)
+    num_actors = options.num_actors or min(max(1, cpus // 2), num_slices)
+    if num_actors + 1 > cpus:
+        raise ClusterError(
+            f"{num_actors} encoder actors would hold all {cpus} CPUs of the cluster and leave none "
+            f"to read with; take --num-actors {max(1, cpus - 1)} or a cluster with more"
+        )
+    return EncoderPool(num_actors, 0.0, max(1, cpus // num_actors))
+
+
+def finish(
+    options: EmbedOptions, plan: CatalogPlan, storage: Storage, run_id: str, fingerprint: Fingerprint
+) -> Manifest:
+    """Check that every part is there and publish the manifest.
+
+    Raises:
+        CatalogError: too many products were rejected, or none is left.
+        ArtifactError: a part is damaged or of another run.
+    """
+    with ThreadPoolExecutor() as threads:  # waits for hashing, which releases the interpreter lock
+        names = [part_name(slice_.part) for slice_ in plan.slices]
+        parts = tuple(threads.map(lambda name: read_part_record(storage, name, run_id), names))
+    RejectionLimit(options.max_rejected, plan.num_products).count(sum(p.num_rejected for p in parts), storage)
+    manifest = Manifest(
+        run_id=run_id,
+        fingerprint=fingerprint,
+        model=options.encoder.model,
+        vector_type=options.vector_type,
+        options=asdict(options),
+        catalog={
+            "uri": plan.uri,
+            "kind": plan.kind,
+            "image_root": plan.image_root,
+            "image_column": plan.columns.image,
+            "fingerprint": plan.fingerprint,
+            "num_products": plan.num_products,
+            "text": plan.text_template,
+        },
+        parts=parts,
+        rejected_by_reason=count_reasons(storage, parts),
+    )
+    if not manifest.num_products:
+        raise CatalogError(f"{plan.uri}: every product was rejected; {storage.path('rejected')} says why")
+    sweep_rejections(storage, parts)
+    storage.clear_staging()
+    storage.put_if_absent(MANIFEST, manifest.to_bytes())
+    return read_manifest(storage)
+
+
+def summary(manifest: Manifest, storage: Storage, todo: Sequence[Slice], *, encoding_s: float, total_s: float) -> str:
+    """Return the closing table of the job."""
+    encoded = sum(slice_.num_rows for slice_ in todo)
+    reused = len(manifest.parts) - len(todo)
+    rate = f", {encoded / encoding_s:,.0f} products/s with start-up" if encoded else ""
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in manifest.rejected_by_reason.items())
+    return format_table(
+        [
+            ("products", f"{manifest.num_products:,}"),
+            ("rejected", f"{manifest.num_rejected:,}" + (f" ({rejected})" if rejected else "")),
+            ("vectors", f"{manifest.fingerprint.dim} x {manifest.vector_type}, model {manifest.model}"),
+            ("parts", f"{len(manifest.parts):,}" + (f" ({reused:,} from an earlier run)" if reused else "")),
+            ("time", f"{format_duration(total_s)}{rate}"),
+            ("written to", storage.uri),
+        ]
+    )
+
+
+def main() -> int:
+    """Run the command."""
+    return run(embed, EmbedOptions, program=PROGRAM, description=(__doc__ or "").split("\n")[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
