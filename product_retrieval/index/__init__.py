@@ -1,0 +1,7 @@
+"""The search index: versions of it, how it is built, and how it answers."""
+
+from product_retrieval.index.searcher import Hits, ProductIndex
+from product_retrieval.index.spec import IndexSpec, OperatingPoint, Side, choose_spec
+from product_retrieval.index.versions import IndexManifest, open_index
+
+__all__ = ["Hits", "IndexManifest", "IndexSpec", "OperatingPoint", "ProductIndex", "Side", "choose_spec", "open_index"]
