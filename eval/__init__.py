@@ -1,0 +1,1 @@
+"""What you measure: how good the search is."""
