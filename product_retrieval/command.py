@@ -56,7 +56,7 @@ def run(
         )
         is_debug = options.log_level == "debug"
         configure_logging(options.log_level)
-        signal.signal(signal.SIGTERM, _raise_interrupt)
+        interrupt_on_sigterm()
         command(options)
     except RetrievalError as error:
         return _fail(program, str(error), error.exit_code, is_debug=is_debug)
@@ -96,6 +96,11 @@ def _explain_os_error(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return f"{where}no space left on the device; free some and run the same command again to finish the rest"
     return f"{where}{error.strerror or error}"
+
+
+def interrupt_on_sigterm() -> None:
+    """Let SIGTERM end a command as Ctrl-C does; called again after Ray has put its own handler there."""
+    signal.signal(signal.SIGTERM, _raise_interrupt)
 
 
 def _raise_interrupt(_signal: int, _frame: object) -> None:

@@ -93,17 +93,25 @@ class SliceReader:
         return pa.schema(fields)
 
 
-def encode_batch(table: pa.Table, encoder: Encoder, vector_type: VectorType) -> pa.Table:
-    """Encode some rows: the step for the encoder's actors.
+def encode_table(table: pa.Table, encoder: Encoder, *, batch_size: int, vector_type: VectorType) -> pa.Table:
+    """Encode the rows of a slice: the step for the encoder's actors.
+
+    Batches are cut within the slice, so that its vectors do not depend on what else an actor had to do.
 
     Args:
         table: rows from SliceReader.
-        encoder: model of the shared space, dimension D.
+        encoder: model of the shared space.
+        batch_size: rows in one forward pass.
         vector_type: element type of the stored vectors.
 
     Returns:
         The rows without pixels, with `image_vector` and `text_vector`; null where a row has no such side.
     """
+    starts = range(0, max(len(table), 1), batch_size)
+    return pa.concat_tables([_encode_batch(table.slice(at, batch_size), encoder, vector_type) for at in starts])
+
+
+def _encode_batch(table: pa.Table, encoder: Encoder, vector_type: VectorType) -> pa.Table:
     dim = encoder.fingerprint.dim
     is_accepted = pc.is_null(table.column(REJECTION)).to_numpy(zero_copy_only=False)
     has_image = pc.is_valid(table.column(PIXELS)).to_numpy(zero_copy_only=False) & is_accepted
@@ -119,16 +127,6 @@ def encode_batch(table: pa.Table, encoder: Encoder, vector_type: VectorType) -> 
     return encoded.append_column("text_vector", vector_array(texts, has_text, vector_type))
 
 
-def split_parts(table: pa.Table) -> Iterator[EncodedProducts]:
-    """Yield the parts in a table of encoded rows: the products of each, and its rejections."""
-    for part in sorted(set(table.column(PART).to_pylist())):
-        rows = table.filter(pc.equal(table.column(PART), part))
-        is_accepted = pc.is_null(rows.column(REJECTION))
-        rejected = rows.filter(pc.invert(is_accepted)).column(REJECTION).to_pylist()
-        products = rows.filter(is_accepted).drop_columns([PART, SOURCE, REJECTION])
-        yield EncodedProducts(part, products, tuple(Rejection(**json.loads(r)) for r in rejected))
-
-
 @dataclass(frozen=True, slots=True)
 class PartPublisher:
     """Publishes complete parts: the last step."""
@@ -138,19 +136,20 @@ class PartPublisher:
     num_rows: dict[int, int]
     """Rows of each part, from the plan."""
 
-    def __call__(self, table: pa.Table) -> list[Part]:
-        """Publish the parts in a table of encoded rows.
+    def __call__(self, table: pa.Table) -> Part:
+        """Publish the part that is in a table of encoded rows.
 
         Raises:
-            RuntimeError: a part came without some of its rows, which would be our mistake.
+            RuntimeError: it came without some of its rows, or with others', which would be our mistake.
         """
-        published = []
-        for encoded in split_parts(table):
-            found = len(encoded.products) + len(encoded.rejections)
-            if found != self.num_rows[encoded.part]:
-                raise RuntimeError(f"part {encoded.part} has {found} rows of {self.num_rows[encoded.part]}")
-            published.append(publish_part(self.storage, self.run_id, encoded))
-        return published
+        parts = pc.unique(table.column(PART)).to_pylist()
+        if len(parts) != 1 or len(table) != self.num_rows[parts[0]]:
+            raise RuntimeError(f"got {len(table)} rows of the parts {parts}")
+        is_accepted = pc.is_null(table.column(REJECTION))
+        rejected = table.filter(pc.invert(is_accepted)).column(REJECTION).to_pylist()
+        products = table.filter(is_accepted).drop_columns([PART, SOURCE, REJECTION])
+        rejections = tuple(Rejection(**json.loads(record)) for record in rejected)
+        return publish_part(self.storage, self.run_id, EncodedProducts(parts[0], products, rejections))
 
 
 def embed_serially(
@@ -167,15 +166,23 @@ def embed_serially(
     Returns:
         The published parts, in the order of the slices.
     """
-    parts: list[Part] = []
-    for slice_ in slices:
-        table = reader(slice_)
-        batches = [
-            encode_batch(table.slice(start, batch_size), encoder, vector_type)
-            for start in range(0, len(table), batch_size)
-        ]
-        parts += publisher(pa.concat_tables(batches))
-    return parts
+    return [
+        publisher(encode_table(reader(slice_), encoder, batch_size=batch_size, vector_type=vector_type))
+        for slice_ in slices
+    ]
+
+
+def table_to_bytes(table: pa.Table) -> bytes:
+    """Return a table as an Arrow IPC stream: how it travels between the steps of a job."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def table_from_bytes(data: bytes) -> pa.Table:
+    """Return the table in an Arrow IPC stream."""
+    return pa.ipc.open_stream(pa.BufferReader(data)).read_all()
 
 
 def _stack_pixels(table: pa.Table) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from product_retrieval.command import interrupt_on_sigterm
 from product_retrieval.errors import ClusterError, RetrievalError
 
 RAISED = re.compile(r"^(?:\w+\.)*(\w+(?:Error|Exception)): (.*)$", re.MULTILINE)
@@ -36,6 +37,7 @@ def ray_session(ray: Any) -> Iterator[None]:
     was_connected = ray.is_initialized()
     if not was_connected:
         _connect(ray, os.environ.get("RAY_ADDRESS"))
+        interrupt_on_sigterm()
     try:
         yield
     except ray.exceptions.RayTaskError as error:

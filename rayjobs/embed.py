@@ -22,14 +22,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
-import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, Slice, plan_catalog
 from product_retrieval.catalog.source import Kind
 from product_retrieval.command import LogLevel, run
-from product_retrieval.embedding_steps import PartPublisher, SliceReader, encode_batch
+from product_retrieval.embedding_steps import PartPublisher, SliceReader, encode_table, table_from_bytes, table_to_bytes
 from product_retrieval.embeddings import (
     MANIFEST,
     RUN,
@@ -171,27 +170,20 @@ def encode_slices(
     publisher = PartPublisher(storage, run_id, {slice_.part: slice_.num_rows for slice_ in plan.slices})
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = None  # a part stays one block from its reader to its publisher
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # A row of the data set is a whole part from its reader to its publisher: Ray Data cuts and joins blocks of rows.
     published = (
         ray.data.from_items([{"slice": pickle.dumps(s)} for s in slices], override_num_blocks=len(slices))
-        .map_batches(
-            ReadStep(SliceReader(plan, load_preparer(options.encoder), options.limits)),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=READ_CPUS,
-        )
-        .map_batches(
+        .map(ReadStep(SliceReader(plan, load_preparer(options.encoder), options.limits)), num_cpus=READ_CPUS)
+        .map(
             EncodeStep,
             fn_constructor_args=(options.encoder, options.vector_type, pool.threads_per_actor),
-            batch_size=options.encoder.batch_size,
-            batch_format="pyarrow",
             compute=ActorPoolStrategy(size=pool.num_actors),
             num_cpus=1,
             num_gpus=pool.gpus_per_actor,
         )
-        .map_batches(PublishStep(publisher), batch_size=None, batch_format="pyarrow", num_cpus=PUBLISH_CPUS)
+        .map(PublishStep(publisher), num_cpus=PUBLISH_CPUS)
     )
     limit = RejectionLimit(options.max_rejected, plan.num_products)
     total = sum(slice_.num_rows for slice_ in slices)
@@ -203,13 +195,13 @@ def encode_slices(
 
 @dataclass(frozen=True, slots=True)
 class ReadStep:
-    """Ray Data's face of SliceReader: one slice in, the table of its rows out."""
+    """Ray Data's face of SliceReader: a slice in, the table of its rows out."""
 
     reader: SliceReader
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Read the slice in a batch of one."""
-        return self.reader(pickle.loads(batch.column("slice")[0].as_py()))
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        """Read a slice."""
+        return {"table": table_to_bytes(self.reader(pickle.loads(row["slice"])))}
 
 
 class EncodeStep:
@@ -218,26 +210,28 @@ class EncodeStep:
     def __init__(self, options: EncoderOptions, vector_type: VectorType, num_threads: int | None) -> None:
         """Load the model."""
         self._encoder = load_encoder(options)
+        self._batch_size = options.batch_size
         self._vector_type: VectorType = vector_type
         if num_threads is not None:
             self._encoder.limit_threads(num_threads)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Encode a batch of rows."""
-        return encode_batch(batch, self._encoder, self._vector_type)
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        """Encode the rows of a part."""
+        table = table_from_bytes(row["table"])
+        encoded = encode_table(table, self._encoder, batch_size=self._batch_size, vector_type=self._vector_type)
+        return {"table": table_to_bytes(encoded)}
 
 
 @dataclass(frozen=True, slots=True)
 class PublishStep:
-    """Ray Data's face of PartPublisher: whole parts in, a row about each out."""
+    """Ray Data's face of PartPublisher: an encoded part in, its counts out."""
 
     publisher: PartPublisher
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Publish the parts of a block."""
-        return pa.Table.from_pylist(
-            [{"num_products": p.num_products, "num_rejected": p.num_rejected} for p in self.publisher(batch)]
-        )
+    def __call__(self, row: dict[str, bytes]) -> dict[str, int]:
+        """Publish a part."""
+        part = self.publisher(table_from_bytes(row["table"]))
+        return {"num_products": part.num_products, "num_rejected": part.num_rejected}
 
 
 class RejectionLimit:

@@ -1,0 +1,149 @@
+"""The index job: pieces merged as filled serially, published whole, reused, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from product_retrieval.index import open_index
+from product_retrieval.index.spec import SIDES
+from product_retrieval.storage import Storage
+
+pytestmark = pytest.mark.distributed
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def embeddings(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embed the catalogue with the hash encoder, in this process and without Ray."""
+    from product_retrieval.catalog import plan_catalog
+    from product_retrieval.embedding_steps import PartPublisher, SliceReader, embed_serially
+    from product_retrieval.embeddings import Manifest
+    from product_retrieval.encoders.hashing import HashEncoder
+    from product_retrieval.images import ImageLimits
+
+    output = tmp_path_factory.mktemp("embeddings")
+    plan = plan_catalog(str(catalog), rows_per_part=64)
+    encoder = HashEncoder()
+    storage = Storage.at(output)
+    publisher = PartPublisher(storage, "run", {s.part: s.num_rows for s in plan.slices})
+    reader = SliceReader(plan, encoder, ImageLimits())
+    parts = embed_serially(
+        reader, encoder, publisher, slices=plan.slices, batch_size=64, vector_type="float16"
+    )
+    manifest = Manifest(
+        run_id="run",
+        fingerprint=encoder.fingerprint,
+        model="hash",
+        vector_type="float16",
+        options={},
+        catalog={"image_root": plan.image_root, "image_column": "image"},
+        parts=tuple(parts),
+        rejected_by_reason={},
+    )
+    storage.put_if_absent("manifest.json", manifest.to_bytes())
+    return output
+
+
+def test_flat_index_answers_as_the_vectors_do_and_is_reused(embeddings: Path, tmp_path: Path, run_module: Run) -> None:
+    first = run_module("rayjobs.build_index", "--embeddings", embeddings, "--output", tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "exact search: 397 vectors are too few to train IVF-PQ on" in first.stdout
+    index, manifest = open_index(Storage.at(tmp_path))
+    assert (manifest.version, manifest.num_products) == (1, 398)
+    vectors = index.sides["image"].vectors.astype(np.float32)
+    queries = np.stack([vector for row in (0, 100, 397) if (vector := index.vector(row, "image")) is not None])
+    hits = index.search(queries, against="image", k=398)
+    expected = queries @ vectors.T
+    expected[:, ~vectors.any(axis=1)] = -np.inf
+    assert hits.rows[:, 0].tolist() == [0, 100, 397]
+    assert (hits.rows[:, -1] == -1).all(), "the product without a picture must not be found by picture"
+    np.testing.assert_allclose(hits.scores[:, :50], -np.sort(-expected, axis=1)[:, :50], atol=2e-3)
+    second = run_module("rayjobs.build_index", "--embeddings", embeddings, "--output", tmp_path)
+    assert second.returncode == 0
+    assert "already built as version 1; nothing to do" in second.stdout
+
+
+def test_other_options_make_another_version_and_move_the_alias(
+    embeddings: Path, tmp_path: Path, run_module: Run
+) -> None:
+    arguments = ("rayjobs.build_index", "--embeddings", embeddings, "--output", tmp_path)
+    assert run_module(*arguments).returncode == 0
+    ivf = run_module(*arguments, "--factory", "IVF8,PQ16x4fsr")
+    assert ivf.returncode == 0, ivf.stderr
+    assert json.loads((tmp_path / "current.json").read_text()) == {"generation": 2, "version": 2}
+    flat, _ = open_index(Storage.at(tmp_path), 1)
+    quantized, manifest = open_index(Storage.at(tmp_path))
+    assert manifest.sides["image"].factory == "IVF8,PQ16x4fsr"
+    for side in SIDES:
+        queries = flat.sides[side].vectors[50:90].astype(np.float32)
+        exact = flat.search(queries, against=side, k=10, query_kind=side).rows
+        found = quantized.search(queries, against=side, k=10, query_kind=side).rows
+        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)])
+        measured = manifest.sides[side].points[side].recall_at_10
+        assert measured is not None
+        assert abs(recall - measured) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--embeddings", "/no/such/folder"), 4, "no manifest.json"),
+        (("--factory", "IVF99999,Flat"), 2, "FAISS cannot make 'IVF99999,Flat'"),
+        (("--factory", "NOPE"), 2, "FAISS cannot make 'NOPE'"),
+        (("--target-recall", "1.5"), 2, "--target-recall is a share"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_their_exit_code(
+    arguments: tuple[str, ...], code: int, message: str, embeddings: Path, tmp_path: Path, run_module: Run
+) -> None:
+    default = () if "--embeddings" in arguments else ("--embeddings", embeddings)
+    result = run_module("rayjobs.build_index", *default, "--output", tmp_path / "index", *arguments)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "index" / "current.json").exists()
+
+
+def test_damaged_part_is_refused(embeddings: Path, tmp_path: Path, run_module: Run) -> None:
+    copy = tmp_path / "copy"
+    for path in embeddings.rglob("*"):
+        if path.is_file():
+            target = copy / path.relative_to(embeddings)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    part = sorted((copy / "data").iterdir())[2]
+    damaged = bytearray(part.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    part.write_bytes(damaged)
+    result = run_module("rayjobs.build_index", "--embeddings", copy, "--output", tmp_path / "index")
+    assert result.returncode == 4, result.stderr
+    assert "part-000002.parquet: SHA-256 differs from the manifest" in result.stderr.splitlines()[-1]
+
+
+def test_evaluation_of_the_index_is_written_whole(embeddings: Path, tmp_path: Path, run_module: Run) -> None:
+    built = run_module("rayjobs.build_index", "--embeddings", embeddings, "--output", tmp_path / "index")
+    assert built.returncode == 0, built.stderr
+    result = run_module(
+        "eval.evaluate", "--index", tmp_path / "index", "--output", tmp_path / "report", "--where", "price!=1.0"
+    )
+    assert result.returncode == 0, result.stderr
+    record = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [r["name"] for r in record["results"]] == ["image -> text", "text -> image"]
+    queries = pq.read_table(tmp_path / "report" / "queries.parquet")
+    # 398 products, less p004 which does not ask; p011 has no picture to ask with.
+    assert queries.num_rows == 396 + 397
+    assert record["results"][0]["num_products"] == 398
+    assert record["results"][1]["num_products"] == 397
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "hit@10" in page
+    assert "http" not in page.replace("http-equiv", "")
+    wrong = run_module("eval.evaluate", "--index", tmp_path / "index", "--output", tmp_path / "r", "--where", "brand=x")
+    assert wrong.returncode == 2
+    assert "no column 'brand'" in wrong.stderr
