@@ -73,7 +73,8 @@ class ProductIndex:
             against: whether products are compared by their picture or by their text.
             k: hits wanted, at least 1.
             query_kind: what the queries were made from; chooses the calibrated operating point.
-            point: how hard to search; None takes the calibrated one.
+            point: how hard to search; None takes the calibrated one (of the other kind, where a catalogue that has
+                only one side could not be calibrated for both).
 
         Returns:
             rows and scores [Q, k]; equal scores are ordered by row.
@@ -86,7 +87,7 @@ class ProductIndex:
         if k < 1 or queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ValueError(f"need queries [Q, {self.dim}] and k >= 1, got {queries.shape} and k = {k}")
         side = self.sides[against]
-        point = point or side.points[query_kind]
+        point = point or side.points.get(query_kind) or next(iter(side.points.values()))
         queries = np.ascontiguousarray(queries, np.float32)
         wanted = k if side.is_exact else max(k, max(k, CALIBRATED_K) * point.rescore_factor)
         scores, rows = side.faiss_index.search(

@@ -1,0 +1,1 @@
+"""What you deploy: search over HTTP on Ray Serve."""

@@ -1,0 +1,312 @@
+"""The service on a tiny index: it answers what the library answers, refuses what is wrong, and shows its page."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from PIL import Image
+from ray import serve as ray_serve
+from ray.serve.config import HTTPOptions
+
+from product_retrieval.catalog import ColumnOptions
+from product_retrieval.encoders import EncoderOptions, load_encoder
+from product_retrieval.errors import ArtifactError
+from product_retrieval.images import decode
+from product_retrieval.index import open_index
+from product_retrieval.search import find
+from product_retrieval.storage import Storage
+from rayjobs.build_index import BuildOptions, build_index
+from rayjobs.embed import EmbedOptions, embed
+from serve.app import build
+from serve.schemas import SearchArgs
+
+pytestmark = pytest.mark.distributed
+
+NUM_PRODUCTS = 40
+HOSTILE = "<img src=x onerror=document.title='broken'>"
+ODD_ID = "sets/a b%2F?é"
+Answer = tuple[int, dict[str, str], Any]
+
+
+def picture(number: int) -> bytes:
+    pixels = np.full((24, 24, 3), 255, np.uint8)
+    pixels[4:20, 2 + number % 8 : 12 + number % 12] = (number * 6, 255 - number * 6, number * 37 % 256)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_catalog(file: Path) -> None:
+    rows = [
+        {
+            "product_id": f"p{number:02d}",
+            "title": f"lamp number {number}",
+            "price": float(number),
+            "image": picture(number),
+        }
+        for number in range(NUM_PRODUCTS)
+    ]
+    rows[1] |= {"title": HOSTILE, "price": float("nan")}
+    rows[2] |= {"product_id": ODD_ID}
+    rows[3] |= {"image": None}
+    pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+@pytest.fixture(scope="module")
+def index_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("shop")
+    write_catalog(folder / "catalog.parquet")
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    encoder = EncoderOptions(model="hash")
+    embed(
+        EmbedOptions(
+            catalog=str(folder / "catalog.parquet"),
+            output=str(folder / "embeddings"),
+            encoder=encoder,
+            num_actors=1,
+            columns=ColumnOptions(text="{title}"),
+        )
+    )
+    build_index(BuildOptions(embeddings=str(folder / "embeddings"), output=str(folder / "index")))
+    yield str(folder / "index")
+    ray_serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def port(index_uri: str) -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free_port: int = probe.getsockname()[1]
+    ray_serve.start(http_options=HTTPOptions(host="127.0.0.1", port=free_port))
+    ray_serve.run(build(SearchArgs(index=index_uri)), name="search", route_prefix="/")
+    return free_port
+
+
+@pytest.fixture
+def call(port: int) -> Any:
+    def send(method: str, path: str, body: bytes | dict[str, Any] | None = None, content_type: str = "") -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        kind = content_type or ("application/json" if data is not None else "")
+        connection.request(method, path, data, {"Content-Type": kind} if kind else {})
+        response = connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        content = response.read()
+        connection.close()
+        return response.status, headers, json.loads(content) if "json" in headers["content-type"] else content
+
+    return send
+
+
+def library_hits(index_uri: str, text: str, *, k: int, against: str) -> list[tuple[str, float]]:
+    index, manifest = open_index(Storage.at(index_uri))
+    vector = load_encoder(EncoderOptions(model=manifest.model)).encode_texts([text])[0]
+    hits = find(index, vector, k=k, against=against, kind="text")  # type: ignore[arg-type]
+    return [(hit.product_id, round(hit.score, 6)) for hit in hits]
+
+
+def pairs(answer: dict[str, Any]) -> list[tuple[str, float]]:
+    return [(hit["product_id"], hit["score"]) for hit in answer["hits"]]
+
+
+@pytest.mark.parametrize("against", ["image", "text"])
+def test_a_text_search_served_equals_the_library(call: Any, index_uri: str, against: str) -> None:
+    status, headers, answer = call("POST", "/v1/search", {"text": "lamp number 7", "k": 5, "against": against})
+    assert status == 200
+    assert pairs(answer) == library_hits(index_uri, "lamp number 7", k=5, against=against)
+    assert answer["index_version"] == 1
+    assert set(answer["timings_ms"]) == {"encode", "search", "products"}
+    assert headers["server-timing"].startswith("encode;dur=")
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
+
+
+def test_the_address_bar_and_the_body_give_the_same_hits(call: Any) -> None:
+    _, _, by_address = call("GET", "/v1/search?q=lamp+number+7&k=3&against=text")
+    _, _, by_body = call("POST", "/v1/search", {"text": "lamp number 7", "k": 3, "against": "text"})
+    assert by_address["hits"] == by_body["hits"]
+    assert by_address["hits"][0]["product_id"] == "p07"
+
+
+def test_requests_at_the_same_time_are_batched_and_each_gets_its_own_answer(call: Any) -> None:
+    numbers = range(10, 34)
+    with ThreadPoolExecutor(12) as pool:
+        by_text = pool.map(lambda n: call("GET", f"/v1/search?q=lamp+number+{n}&k=1&against=text")[2], numbers)
+        by_picture = pool.map(lambda n: call("POST", "/v1/search/image?k=1", picture(n), "image/png")[2], numbers)
+        expected = [f"p{number}" for number in numbers]
+        assert [answer["hits"][0]["product_id"] for answer in by_text] == expected
+        assert [answer["hits"][0]["product_id"] for answer in by_picture] == expected
+
+
+def test_a_picture_finds_itself_in_the_body_and_as_base64(call: Any) -> None:
+    _, _, raw = call("POST", "/v1/search/image?k=3", picture(9), "image/png")
+    _, _, encoded = call("POST", "/v1/search", {"image": base64.b64encode(picture(9)).decode(), "k": 3})
+    assert raw["hits"] == encoded["hits"]
+    assert (raw["hits"][0]["product_id"], raw["hits"][0]["score"]) == ("p09", pytest.approx(1, abs=1e-3))
+
+
+def test_more_like_a_product_leaves_it_out_and_still_gives_k(call: Any) -> None:
+    _, _, answer = call("POST", "/v1/search", {"product_id": "p05", "k": 4, "fields": ["price"]})
+    assert len(answer["hits"]) == 4
+    assert "p05" not in [hit["product_id"] for hit in answer["hits"]]
+    assert set(answer["hits"][0]["product"]) == {"price"}
+
+
+@pytest.mark.parametrize("length", [3, 1e-300, 1e300])
+def test_a_vector_of_any_length_is_searched_like_its_text(call: Any, index_uri: str, length: float) -> None:
+    vector = load_encoder(EncoderOptions(model="hash")).encode_texts(["lamp number 7"])[0].astype(np.float64)
+    _, _, answer = call("POST", "/v1/search", {"vector": (vector * length).tolist(), "k": 3})
+    expected = library_hits(index_uri, "lamp number 7", k=3, against="image")
+    assert [product_id for product_id, _ in pairs(answer)] == [product_id for product_id, _ in expected]
+
+
+def test_k_beyond_the_index_gives_every_product_of_that_side_once(call: Any) -> None:
+    _, _, answer = call("POST", "/v1/search", {"text": "lamp", "k": 200})
+    ids = [hit["product_id"] for hit in answer["hits"]]
+    assert len(ids) == len(set(ids)) == NUM_PRODUCTS - 1  # one has no picture
+
+
+def test_a_product_with_an_odd_id_is_found_and_its_numbers_are_json(call: Any) -> None:
+    assert call("GET", f"/v1/products/{quote(ODD_ID, safe='')}")[2]["product_id"] == ODD_ID
+    _, _, product = call("GET", "/v1/products/p01")
+    assert (product["title"], product["product"]["price"]) == (HOSTILE, None)  # NaN has no word in JSON
+
+
+def test_a_picture_is_served_by_id_and_as_nothing_but_a_picture(call: Any) -> None:
+    status, headers, body = call("GET", f"/v1/products/{quote(ODD_ID, safe='')}/image")
+    assert (status, headers["content-type"], headers["x-content-type-options"]) == (200, "image/jpeg", "nosniff")
+    assert decode(body).pixels is not None
+    assert call("GET", "/v1/products/p03/image")[0] == 404
+    assert call("GET", "/v1/products/..%2F..%2Fetc%2Fpasswd/image")[0] == 404
+
+
+def test_info_names_version_model_and_operating_points(call: Any) -> None:
+    _, _, info = call("GET", "/v1/info")
+    assert (info["index_version"], info["model"], info["num_products"], info["dim"]) == (1, "hash", 40, 64)
+    assert info["fingerprint"] == load_encoder(EncoderOptions(model="hash")).fingerprint.digest
+    assert info["sides"]["image"]["num_vectors"] == 39
+    assert info["sides"]["image"]["operating_points"]["text"]["recall_at_10"] == 1.0
+
+
+def test_probes_answer(call: Any) -> None:
+    assert [call("GET", path)[0] for path in ("/livez", "/readyz")] == [200, 200]
+
+
+WRONG = {
+    "no query": ({}, 422, "body"),
+    "two queries": ({"text": "lamp", "product_id": "p01"}, 422, "body"),
+    "empty text": ({"text": "  "}, 422, "text"),
+    "long text": ({"text": "a" * 2001}, 422, "text"),
+    "lone surrogate": (b'{"text": "\\ud800"}', 422, "text"),
+    "k of zero": ({"text": "lamp", "k": 0}, 422, "k"),
+    "k too large": ({"text": "lamp", "k": 201}, 422, "k"),
+    "k in words": ({"text": "lamp", "k": "ten"}, 422, "k"),
+    "k without end": (b'{"text": "lamp", "k": ' + b"9" * 400 + b"}", 422, "k"),
+    "unknown side": ({"text": "lamp", "against": "sound"}, 422, "against"),
+    "unknown field": ({"text": "lamp", "fields": ["colour"]}, 422, "fields"),
+    "unknown key": ({"text": "lamp", "limit": 3}, 422, "limit"),
+    "unknown product": ({"product_id": "p99"}, 404, "product_id"),
+    "product without picture": ({"product_id": "p03"}, 422, "product_id"),
+    "not base64": ({"image": "not base64!"}, 422, "image"),
+    "no picture": ({"image": "bm8gcGljdHVyZQ=="}, 422, "image"),
+    "short vector": ({"vector": [1.0, 2.0]}, 422, "vector"),
+    "zero vector": ({"vector": [0.0] * 64}, 422, "vector"),
+    "vector with NaN": (b'{"vector": [' + b"NaN," * 63 + b"1]}", 422, "vector.0"),
+    "vector with a huge integer": (b'{"vector": [' + b"1," * 63 + b"9" * 400 + b"]}", 422, "vector.63"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "field"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_field_is_a_problem_that_names_it(call: Any, body: Any, status: int, field: str) -> None:
+    found, headers, problem = call("POST", "/v1/search", body)
+    assert (found, headers["content-type"]) == (status, "application/problem+json")
+    assert (problem["status"], problem["errors"][0]["field"]) == (status, field)
+
+
+MALFORMED = {
+    "not JSON": ("POST", "/v1/search", b"{", "application/json", 400),
+    "nested without end": ("POST", "/v1/search", b"[" * 100_000, "application/json", 400),
+    "not UTF-8": ("POST", "/v1/search", b'{"text": "\xff"}', "application/json", 400),
+    "a form": ("POST", "/v1/search", b"text=lamp", "application/x-www-form-urlencoded", 415),
+    "a multipart picture": ("POST", "/v1/search/image", picture(1), "multipart/form-data; boundary=x", 415),
+    "an empty picture": ("POST", "/v1/search/image", b"", "image/png", 422),
+    "half a picture": ("POST", "/v1/search/image", picture(1)[:40], "image/png", 422),
+    "a large body": ("POST", "/v1/search/image", bytes(8 * 1024 * 1024 + 1), "image/png", 413),
+    "a blank q": ("GET", "/v1/search?q=", None, "", 422),
+    "no q": ("GET", "/v1/search", None, "", 422),
+    "a side that is none": ("GET", "/v1/search?q=lamp&against=sound", None, "", 422),
+    "an unknown product": ("GET", "/v1/products/p99", None, "", 404),
+    "an unknown page": ("GET", "/admin", None, "", 404),
+    "a method that is none": ("DELETE", "/v1/search", None, "", 405),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "body", "content_type", "status"), MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_request_is_a_problem_and_never_a_500(
+    call: Any, method: str, path: str, body: bytes | None, content_type: str, status: int
+) -> None:
+    found, headers, problem = call(method, path, body, content_type)
+    assert (found, headers["content-type"]) == (status, "application/problem+json")
+    assert problem["status"] == status
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None and "CI" not in os.environ, reason="needs chromium; CI has it")
+def test_the_page_shows_hits_and_lets_no_title_become_markup(port: int, tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{port}/?q={quote(HOSTILE)}&against=text"
+    page = subprocess.run(
+        [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"),
+            *("--virtual-time-budget=5000", "--dump-dom", address),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert page.count('class="hit"') == 24
+    assert "&lt;img src=x onerror" in page
+    assert "<img src=x onerror" not in page
+    assert "Product search</title>" in page
+    assert "index version 1" in page
+
+
+def test_the_page_runs_only_its_own_script(call: Any) -> None:
+    status, headers, page = call("GET", "/")
+    assert status == 200
+    assert "unsafe" not in headers["content-security-policy"]
+    assert b"//" not in page.split(b"<style>")[0]
+
+
+@pytest.mark.usefixtures("port")
+def test_another_model_than_the_index_was_made_with_does_not_start_and_says_why(index_uri: str) -> None:
+    application = build(SearchArgs(index=index_uri, model="demo/model"))
+    with pytest.raises(RuntimeError, match="QueryEncoder"):
+        ray_serve.run(application, name="other_model", route_prefix="/other")
+    failed = ray_serve.status().applications["other_model"]
+    assert failed.status == "DEPLOY_FAILED"
+    assert (
+        "demo/model is not the model that this index was made with (hash)" in failed.deployments["QueryEncoder"].message
+    )
+    ray_serve.delete("other_model")
+
+
+def test_an_index_that_is_not_there_fails_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="run build_index"):
+        build(SearchArgs(index=str(tmp_path)))
