@@ -87,7 +87,7 @@ def configure_logging(level: LogLevel) -> None:
 def _fail(program: str, message: str, exit_code: int, *, is_debug: bool = False) -> int:
     if is_debug:
         logger.exception("%s failed", program)
-    sys.stderr.write(f"{program}: error: {message}\n")
+    sys.stderr.write(f"{program}: error: {' '.join(message.split())}\n")
     return exit_code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What shops publish. Other decoders of Pillow stay closed: each is more code that untrusted bytes can reach."""
+MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 BACKGROUND = (255, 255, 255)
 """Transparent pictures are shown on white, as in a shop."""
 
@@ -60,8 +62,12 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> Decoded:
                 if min(width, height) < limits.min_side:
                     return Decoded(None, "image_too_small", f"{width} x {height} pixels")
                 return Decoded(np.asarray(_to_rgb(ImageOps.exif_transpose(image))))
+    except (
+        Image.DecompressionBombError
+    ) as error:  # Pillow's own limit, well above ours, speaks before the size is known
+        return Decoded(None, "image_too_large", str(error)[:200])
     except Exception as error:  # noqa: BLE001 - decoders of untrusted bytes raise many types; each means the same to the caller
-        return Decoded(None, "image_not_decodable", f"{type(error).__name__}: {error}"[:200])
+        return Decoded(None, "image_not_decodable", _detail(error))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -73,3 +79,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         on_white = Image.new("RGBA", layered.size, (*BACKGROUND, 255))
         return Image.alpha_composite(on_white, layered).convert("RGB")
     return image.convert("RGB")
+
+
+def _detail(error: Exception) -> str:
+    """Return an error's text without the addresses of objects, which would differ from run to run."""
+    return MEMORY_ADDRESS.sub("", f"{type(error).__name__}: {error}")[:200]

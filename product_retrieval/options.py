@@ -84,7 +84,7 @@ def _read_flags(path: Path) -> list[str]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionsError(f"--config {path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise OptionsError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
     if tree is None:
         return []

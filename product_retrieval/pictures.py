@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
-from product_retrieval.catalog.products import UnreadableImageError, read_image_file
+from product_retrieval.catalog.contained import UnreadableImageError, open_below, read_file_below
 from product_retrieval.errors import ArtifactError
 from product_retrieval.images import decode
-from product_retrieval.storage import Storage, pyarrow_source
 
+IN_PARQUET = re.compile(r"(?P<file>.+\.(?:parquet|pq))#row=(?P<row>\d+)")
 TILE_PX, CAPTION_PX, MARGIN_PX = 160, 52, 10
 FONT_PX = 13
 CAPTION_CHARS = 24
@@ -46,11 +47,11 @@ def load_picture(image_root: str, reference: str | None, *, image_column: str = 
     """
     if not reference:
         return None
-    file, separator, row = reference.partition("#row=")
+    inside = IN_PARQUET.fullmatch(reference)
     try:
-        if separator:
-            return _picture_in_parquet(Storage.at(image_root), file, int(row), image_column)
-        return read_image_file(image_root, file)
+        if inside:
+            return _picture_in_parquet(image_root, inside["file"], int(inside["row"]), image_column)
+        return read_file_below(image_root, reference)
     except (UnreadableImageError, ArtifactError, OSError, pa.ArrowException):
         return None
 
@@ -120,8 +121,10 @@ def write_sheet(path: str, heading: str, tiles: Sequence[Tile]) -> None:
     target.write_bytes(data)
 
 
-def _picture_in_parquet(storage: Storage, file: str, row: int, column: str) -> bytes | None:
-    with pq.ParquetFile(pyarrow_source(storage, file)) as parquet:
+def _picture_in_parquet(image_root: str, file: str, row: int, column: str) -> bytes | None:
+    with pq.ParquetFile(open_below(image_root, file)) as parquet:
+        if column not in parquet.schema_arrow.names:
+            return None
         first = 0
         for group in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows

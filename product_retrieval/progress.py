@@ -69,9 +69,9 @@ def format_duration(seconds: float) -> str:
     """Return seconds as people say them: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds == float("inf"):
         return "unknown time"
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -82,7 +82,6 @@ class Storage:
         file_system = self._file_system()
         at = self.path(folder) if folder else self.uri
         with contextlib.suppress(FileNotFoundError):
-            file_system.invalidate_cache()
             entries = file_system.ls(at, detail=True)
             return sorted(posixpath.basename(e["name"]) for e in entries if e["type"] == "file")
         return []
@@ -211,7 +210,8 @@ class Storage:
         import fsspec
 
         try:
-            return fsspec.core.url_to_fs(self.uri)[0]
+            # Listings must not be cached: other processes write here.
+            return fsspec.core.url_to_fs(self.uri, use_listings_cache=False)[0]
         except (ValueError, ImportError) as error:
             raise OptionsError(f"{self.uri}: {_reason(error)}") from error
 
@@ -229,7 +229,6 @@ class Storage:
 
     def _swap_object(self, name: str, data: bytes, expected: bytes) -> bool:
         file_system, path = self._file_system(), self.path(name)
-        file_system.invalidate_cache()
         etag = file_system.info(path).get("ETag")
         if self.read(name) != expected:
             return False

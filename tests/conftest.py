@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+# Set before FAISS and torch start their threads: on a busy machine, threads that wait for one another spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Color = tuple[int, int, int]
 

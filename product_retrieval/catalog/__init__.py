@@ -1,7 +1,8 @@
 """A product catalogue: found, planned into parts, and read part by part."""
 
-from product_retrieval.catalog.plan import CatalogPlan, ColumnOptions, Slice, plan_catalog
+from product_retrieval.catalog.plan import plan_catalog
 from product_retrieval.catalog.products import REJECTION_SCHEMA, SlicedProducts, read_slice
+from product_retrieval.catalog.slices import CatalogPlan, ColumnOptions, Slice
 
 __all__ = [
     "REJECTION_SCHEMA",

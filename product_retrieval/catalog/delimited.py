@@ -1,7 +1,8 @@
 """CSV and JSON-lines catalogues: cut into runs of whole records by byte offset, then parsed run by run.
 
-A record is found without parsing it: in JSON lines a line feed ends it, in CSV a line feed outside quotes
-(RFC 4180), so that a quoted description may span lines.
+A record is found without parsing it: in JSON lines a line feed ends it, in CSV a line feed outside a quoted cell
+(RFC 4180), so that a quoted description may span lines. A quote opens a cell only where the cell begins: `5" screen`
+is text.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import gzip
 import hashlib
 import io
 import json
+import re
+import zlib
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyarrow import csv
 
 from product_retrieval.errors import CatalogError
 from product_retrieval.storage import Storage
 
 SCAN_CHUNK_BYTES = 8 << 20
-LINE_FEED, QUOTE = 0x0A, 0x22
+MAX_RECORD_BYTES = 64 << 20
+"""A longer record is a quote that was never closed."""
+CSV_TOKEN = re.compile(rb'(?:^|(?<=[,\n]))"(?:[^"]++|"")*+("?)|\n')
+"""A quoted cell, with its closing quote where it has one, or the line feed that ends a record."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -61,32 +66,29 @@ def find_runs(storage: Storage, name: str, *, is_csv: bool, records_per_run: int
     Raises:
         CatalogError: the file is empty or cannot be decompressed.
     """
+    path = storage.path(name)
     digest = hashlib.sha256()
-    ends: list[NDArray[np.int64]] = []
-    position, quotes_seen, last = 0, 0, b""
     try:
         with _open(storage, name) as file:
-            while chunk := file.read(SCAN_CHUNK_BYTES):
-                digest.update(chunk)
-                found, quotes_seen = _record_ends(chunk, quotes_seen, is_csv=is_csv)
-                ends.append(found + position)
-                position, last = position + len(chunk), chunk[-1:]
-    except (OSError, EOFError) as error:
-        raise CatalogError(f"{storage.path(name)}: cannot be read: {error}", path=storage.path(name)) from error
-    stops = np.concatenate([*ends, np.array([position] if last not in (b"", b"\n") else [], np.int64)])
-    start = 0
-    header = b""
-    if is_csv and len(stops):
-        start = int(stops[0])
+            chunks = _hashed(file, digest)
+            ends = list(_csv_record_ends(chunks) if is_csv else _line_ends(chunks))
+    except (OSError, EOFError, zlib.error) as error:
+        raise CatalogError(f"{path}: cannot be read: {error}", path=path) from error
+    except _UnclosedQuoteError as error:
+        raise CatalogError(
+            f"{path}: a quote is never closed; the record begins at byte {error.start}", path=path
+        ) from error
+    start, header = 0, b""
+    if is_csv and ends:
+        start = ends.pop(0)
         header = read_bytes(storage, name, 0, start).removeprefix(BYTE_ORDER_MARK)
-        stops = stops[1:]
     bounds = []
-    for first in range(0, len(stops), records_per_run):
-        run = stops[first : first + records_per_run]
-        bounds.append((start, int(run[-1]), len(run)))
-        start = int(run[-1])
+    for first in range(0, len(ends), records_per_run):
+        run = ends[first : first + records_per_run]
+        bounds.append((start, run[-1], len(run)))
+        start = run[-1]
     if not bounds:
-        raise CatalogError(f"{storage.path(name)}: holds no products", path=storage.path(name))
+        raise CatalogError(f"{path}: holds no products", path=path)
     return RecordRuns(header, tuple(bounds), digest.hexdigest())
 
 
@@ -97,13 +99,14 @@ def read_bytes(storage: Storage, name: str, start: int, stop: int) -> bytes:
         return file.read(stop - start)
 
 
-def parse_csv(data: bytes, header: bytes, schema: pa.Schema | None) -> ParsedRun:
+def parse_csv(data: bytes, header: bytes, schema: pa.Schema | None, *, as_text: Collection[str] = ()) -> ParsedRun:
     """Parse a run of CSV records.
 
     Args:
         data: whole records.
         header: the file's first line.
         schema: types to convert to; None infers them from this run.
+        as_text: columns that are text whatever they look like, so that the id `007` stays one.
 
     Returns:
         The rows, and a reason for each record with the wrong number of cells. Bytes that are not UTF-8 become U+FFFD.
@@ -123,7 +126,9 @@ def parse_csv(data: bytes, header: bytes, schema: pa.Schema | None) -> ParsedRun
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],
-            column_types=None if schema is None else {f.name: f.type for f in schema},
+            column_types={name: pa.string() for name in as_text}
+            if schema is None
+            else {f.name: f.type for f in schema},
         ),
     )
     return ParsedRun(table, tuple(malformed))
@@ -146,7 +151,7 @@ def parse_jsonl(data: bytes, schema: pa.Schema | None) -> ParsedRun:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             malformed.append(f"not JSON ({error}): {line[:80]}")
             continue
         if isinstance(row, dict):
@@ -164,11 +169,17 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema | None) -> pa.Table:
         wanted = None if schema is None else schema.field(name).type
         try:
             columns[name] = pa.array(values, wanted)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # one column, several types: keep what was written
-            columns[name] = pa.array(
-                [None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values]
-            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+            columns[name] = pa.array([_written(value) for value in values], pa.string())
     return pa.table(columns)
+
+
+def _written(value: Any) -> str | None:
+    """Return a JSON value as it was written: for columns of several types, and for what Arrow has no type for."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode("utf-8", errors="replace").decode()  # half a surrogate pair is no character
 
 
 def _open(storage: Storage, name: str) -> BinaryIO:
@@ -176,12 +187,60 @@ def _open(storage: Storage, name: str) -> BinaryIO:
     return gzip.open(file) if name.endswith(".gz") else file  # type: ignore[return-value]
 
 
-def _record_ends(chunk: bytes, quotes_seen: int, *, is_csv: bool) -> tuple[NDArray[np.int64], int]:
-    """Return the offsets just after each record's line feed, and the quotes seen so far."""
-    view = np.frombuffer(chunk, np.uint8)
-    feeds = np.flatnonzero(view == LINE_FEED)
-    if not is_csv:
-        return feeds + 1, 0
-    quotes = np.flatnonzero(view == QUOTE)
-    before = quotes_seen + np.searchsorted(quotes, feeds)
-    return feeds[before % 2 == 0] + 1, quotes_seen + len(quotes)
+def _hashed(file: BinaryIO, digest: hashlib._Hash) -> Iterator[bytes]:
+    """Yield a file's bytes in chunks, hashing them on the way."""
+    while chunk := file.read(SCAN_CHUNK_BYTES):
+        digest.update(chunk)
+        yield chunk
+
+
+def _line_ends(chunks: Iterable[bytes]) -> Iterator[int]:
+    """Yield the offset just after each line, the last one too where no line feed ends it."""
+    position, last = 0, 0
+    for chunk in chunks:
+        for feed in re.finditer(b"\n", chunk):
+            last = position + feed.end()
+            yield last
+        position += len(chunk)
+    if position > last:
+        yield position
+
+
+def _csv_record_ends(chunks: Iterable[bytes]) -> Iterator[int]:
+    """Yield the offset just after each CSV record.
+
+    Raises:
+        _UnclosedQuoteError: a quoted cell has no end.
+    """
+    start, pending = 0, b""
+    for chunk in chunks:
+        pending += chunk
+        ends = _ends_in(pending)
+        yield from (start + end for end in ends)
+        if ends:
+            start, pending = start + ends[-1], pending[ends[-1] :]
+        if len(pending) > MAX_RECORD_BYTES:
+            raise _UnclosedQuoteError(start)
+    if pending:
+        if any(token.group(1) == b"" for token in CSV_TOKEN.finditer(pending)):
+            raise _UnclosedQuoteError(start)
+        yield start + len(pending)
+
+
+def _ends_in(pending: bytes) -> list[int]:
+    """Return the offsets just after each whole record at the beginning of some bytes."""
+    ends = []
+    for token in CSV_TOKEN.finditer(pending):
+        if token.group(1) is None:
+            ends.append(token.end())
+        elif token.end() == len(pending):  # open, or its closing quote may turn out to be half of a doubled one
+            break
+    return ends
+
+
+class _UnclosedQuoteError(Exception):
+    """A quoted cell runs to the end of the file."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__(start)
+        self.start = start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Iterable
@@ -12,8 +11,11 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product_retrieval.catalog.plan import TEMPLATE_FIELD, CatalogPlan, Slice, parse_slice
-from product_retrieval.errors import ArtifactError, CatalogError
+from product_retrieval.catalog.contained import UnreadableImageError, read_file_below
+from product_retrieval.catalog.planners import parse_slice
+from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, Slice
+from product_retrieval.catalog.source import SIDECAR_SUFFIX
+from product_retrieval.errors import CatalogError
 from product_retrieval.storage import Storage, pyarrow_source
 
 SOURCE, IMAGE, IMAGE_CELL = "__source", "__image", "__image_cell"
@@ -33,8 +35,6 @@ REJECTION_SCHEMA = pa.schema(
 """One row a rejected product: its id where it has one, `file:row`, the stage, a reason code, and what was found."""
 
 DANGLING = re.compile(r"(?:^[\s.,;:|/-]+)|(?:[\s,;:|/-]+$)|(?<=[.,;:|/-])(?:\s*[.,;:|/-])+")
-MAX_IMAGE_BYTES = 32 << 20
-"""Larger files are not pictures of products; the bound keeps one row from filling a worker's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,12 @@ def read_slice(plan: CatalogPlan, slice_: Slice) -> SlicedProducts:
     elif plan.kind == "parquet":
         rows = _parquet_rows(plan, slice_)
     else:
-        run = parse_slice(plan, slice_, plan.schema)
+        run = parse_slice(plan, slice_, plan.schema, columns=plan.columns)
         rows, malformed = run.rows.select(plan.schema.names), run.malformed
     if len(rows) + len(malformed) != slice_.num_rows:
         raise CatalogError(f"{posixpath.join(plan.root, slice_.file)}: changed while it was read", path=slice_.file)
-    rejections = [Rejection(f"{slice_.file}:{slice_.start}", "read", "malformed_record", why) for why in malformed]
+    at = f"{slice_.file}:{slice_.first_row}-{slice_.first_row + slice_.num_rows - 1}"
+    rejections = [Rejection(at, "read", "malformed_record", why) for why in malformed]
     return _with_images(plan, *_with_identity(plan, slice_, rows, rejections))
 
 
@@ -140,11 +141,13 @@ def _parquet_rows(plan: CatalogPlan, slice_: Slice) -> pa.Table:
 
 
 def _folder_rows(plan: CatalogPlan, slice_: Slice) -> pa.Table:
-    storage = Storage(plan.root)
     texts = []
     for name in slice_.members:
-        sidecar = posixpath.splitext(name)[0] + ".txt"
-        text = storage.read(sidecar).decode("utf-8", errors="replace") if storage.exists(sidecar) else ""
+        sidecar = posixpath.splitext(name)[0] + SIDECAR_SUFFIX
+        try:
+            text = read_file_below(plan.root, sidecar).decode("utf-8", errors="replace")
+        except UnreadableImageError:
+            text = ""
         texts.append(" ".join(text.split()) or None)
     return pa.table({"product_id": list(slice_.members), "text": pa.array(texts, pa.string())})
 
@@ -159,7 +162,7 @@ def _with_identity(
     texts = render_text(template, columns, len(rows)) if template else [None] * len(rows)
     id_column = plan.columns.product_id if plan.kind != "folder" else "product_id"
     ids = rows.column(id_column).cast(pa.string()).to_pylist()
-    sources = [f"{slice_.file or name}:{slice_.start + row}" for row, name in enumerate(ids)]
+    sources = [f"{slice_.file or name}:{slice_.first_row + row}" for row, name in enumerate(ids)]
     repeated = set(slice_.repeated)
     kept = []
     for row, product_id in enumerate(ids):
@@ -207,15 +210,6 @@ def _with_images(plan: CatalogPlan, table: pa.Table, rejections: list[Rejection]
     return SlicedProducts(table, tuple(rejections))
 
 
-class UnreadableImageError(Exception):
-    """A picture cannot be had; the reason becomes the rejection's."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
-
-
 def _image(plan: CatalogPlan, cell: Any, source: str) -> tuple[bytes | None, str | None]:
     """Return the bytes of a picture and where they can be found again."""
     if isinstance(cell, dict):  # the struct of bytes and path that Hugging Face data sets use
@@ -227,36 +221,4 @@ def _image(plan: CatalogPlan, cell: Any, source: str) -> tuple[bytes | None, str
         return cell, f"{file}#row={row}"
     if not isinstance(cell, str):
         raise UnreadableImageError("image_not_readable", f"a picture is bytes or a path, not {type(cell).__name__}")
-    return read_image_file(plan.image_root, cell), cell
-
-
-def read_image_file(image_root: str, path: str) -> bytes:
-    """Return the bytes of a picture below a root that no path can leave.
-
-    Args:
-        image_root: folder, local or in an object store.
-        path: as the catalogue gives it; untrusted.
-
-    Raises:
-        UnreadableImageError: it is a URL, leads outside, is missing, too large or no regular file.
-    """
-    if "://" in path:
-        raise UnreadableImageError("image_url_not_allowed", path[:200])
-    if path.startswith("/") or ".." in path.replace("\\", "/").split("/") or "\0" in path:
-        raise UnreadableImageError("image_outside_root", path[:200])
-    storage = Storage.at(image_root)
-    if storage.is_local:
-        real, root = os.path.realpath(storage.path(path)), os.path.realpath(storage.uri)
-        if not real.startswith(root.rstrip("/") + "/"):
-            raise UnreadableImageError("image_outside_root", path[:200])
-        if os.path.exists(real) and not os.path.isfile(real):
-            raise UnreadableImageError("image_not_readable", f"{path[:200]}: not a regular file")
-    try:
-        if storage.size_bytes(path) > MAX_IMAGE_BYTES:
-            raise UnreadableImageError("image_too_large", f"more than {MAX_IMAGE_BYTES} bytes")
-        with storage.open(path) as file:
-            return file.read()
-    except FileNotFoundError as error:
-        raise UnreadableImageError("image_not_found", path[:200]) from error
-    except (OSError, ArtifactError) as error:
-        raise UnreadableImageError("image_not_readable", f"{path[:200]}: {error}") from error
+    return read_file_below(plan.image_root, cell), cell

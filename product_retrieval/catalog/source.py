@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,8 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "jsonl": (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"),
     "folder": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
 }
+
+SIDECAR_SUFFIX = ".txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Source:
     root: Storage
     files: tuple[SourceFile, ...]
     """Sorted by name."""
+    sidecars: tuple[SourceFile, ...] = ()
+    """Folder catalogues: the texts beside the pictures, sorted by name."""
 
 
 def find_source(uri: str, kind: Kind | None = None) -> Source:
@@ -62,7 +67,12 @@ def find_source(uri: str, kind: Kind | None = None) -> Source:
     )
     if not chosen:
         raise CatalogError(f"{uri}: no {kind} files there (looked for {', '.join(SUFFIXES[kind])})", path=uri)
-    return Source(kind, root, tuple(sorted(chosen, key=lambda file: file.name)))
+    sidecars = [file for file in files if file.name.lower().endswith(SIDECAR_SUFFIX)] if kind == "folder" else []
+    return Source(kind, root, _by_name(chosen), _by_name(sidecars))
+
+
+def _by_name(files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
+    return tuple(sorted(files, key=lambda file: file.name))
 
 
 def _kind_of(uri: str, files: list[SourceFile]) -> Kind:

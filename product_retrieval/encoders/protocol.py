@@ -49,6 +49,7 @@ class Fingerprint:
     family: str
     """Kind of model, such as `clip` or `vision-text-dual-encoder`."""
     weights_sha256: str
+    """Over the weights and the configuration that says what to do with them."""
     preprocessing_sha256: str
     """Over the image processor's and the tokenizer's files."""
     pooling: str

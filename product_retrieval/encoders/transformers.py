@@ -65,6 +65,7 @@ class TransformersEncoder:
             EncoderError: there is no such model, it is broken, no dual encoder, or too large for the device.
         """
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging as transformers_logging
 
@@ -81,7 +82,7 @@ class TransformersEncoder:
                 dtype=torch.float32,
             )
             self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise EncoderError(f"--encoder.model {options.model}: {explain(error)}") from error
         self._model = model.eval().to(self._device)
         self._family = FAMILIES.get(self.fingerprint.family, Family())
@@ -175,6 +176,8 @@ def _fingerprint(folder: str, name: str) -> Fingerprint:
     weights = sorted(Path(folder).glob("*.safetensors"))
     if not weights:
         raise EncoderError(f"--encoder.model {name}: no *.safetensors there; other weight formats can run code")
+    if not isinstance(config, dict):
+        raise EncoderError(f"--encoder.model {name}: its config.json is not a model's")
     text, vision = config.get("text_config"), config.get("vision_config")
     if not isinstance(text, dict) or not isinstance(vision, dict):
         kind = config.get("model_type", "unknown")
@@ -183,7 +186,7 @@ def _fingerprint(folder: str, name: str) -> Fingerprint:
     preprocessing = [Path(folder) / file for file in PREPROCESSING_FILES]
     return Fingerprint(
         family=str(config.get("model_type", "unknown")),
-        weights_sha256=_sha256(weights),
+        weights_sha256=_sha256([*weights, Path(folder) / "config.json"]),
         preprocessing_sha256=_sha256([path for path in preprocessing if path.is_file()]),
         pooling="model",
         dim=int(dim),

@@ -77,7 +77,8 @@ class ProductIndex:
                 only one side could not be calibrated for both).
 
         Returns:
-            rows and scores [Q, k]; equal scores are ordered by row.
+            rows and scores [Q, k]; equal scores are ordered by row. Which of several products that tie for the last
+            place is in the list is FAISS's choice.
 
         Raises:
             ValueError: k or the shape of the queries is wrong, or there is no such side.

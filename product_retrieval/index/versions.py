@@ -10,6 +10,7 @@ A build id is a hash of what the index is made from, so building the same again 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from product_retrieval.storage import Storage
 
 FORMAT = 1
 ALIAS = "current.json"
-PRODUCTS, ROWS_BY_ID = "products.arrow", "rows_by_id.npy"
+VERSION_FILE = re.compile(r"(\d{6,})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def version_name(version: int) -> str:
 
 def versions(storage: Storage) -> list[int]:
     """Return the versions that are there, ascending."""
-    return [int(name.removesuffix(".json")) for name in storage.names("versions") if name.endswith(".json")]
+    found = [VERSION_FILE.fullmatch(name) for name in storage.names("versions")]
+    return [int(name.group(1)) for name in found if name]
 
 
 def find_build(storage: Storage, build_id: str) -> IndexManifest | None:
@@ -120,7 +122,21 @@ def current_version(storage: Storage) -> int:
         raise ArtifactError(
             f"{storage.uri}: no {ALIAS}; either no index or not finished: run build_index", path=storage.uri
         )
-    return int(json.loads(storage.read(ALIAS))["version"])
+    return _read_alias(storage)["version"]
+
+
+def _read_alias(storage: Storage) -> dict[str, int]:
+    """Return the alias's version and generation.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    try:
+        record = json.loads(storage.read(ALIAS))
+        return {name: int(record[name]) for name in ("version", "generation")}
+    except (ValueError, TypeError, KeyError) as error:
+        path = storage.path(ALIAS)
+        raise ArtifactError(f"{path}: damaged: {error!r}; promote a version to mend it", path=path) from error
 
 
 def promote(storage: Storage, version: int) -> None:
@@ -132,7 +148,7 @@ def promote(storage: Storage, version: int) -> None:
     if not storage.exists(version_name(version)):
         raise ArtifactError(f"{storage.uri}: no version {version}; it has {versions(storage)}", path=storage.uri)
     before = storage.read(ALIAS) if storage.exists(ALIAS) else None
-    generation = 0 if before is None else int(json.loads(before)["generation"])
+    generation = 0 if before is None else _read_alias(storage)["generation"]
     alias = json.dumps({"generation": generation + 1, "version": version}) + "\n"
     if not storage.swap(ALIAS, alias.encode(), expected=before):
         raise ArtifactError(
@@ -245,7 +261,7 @@ def _verified(storage: Storage, file: StoredFile) -> bytes:
 
 
 def _check_hash(storage: Storage, file: StoredFile) -> None:
-    if storage.size_bytes(file.path) != file.size_bytes or storage.sha256(file.path) != file.sha256:
+    if storage.sha256(file.path) != file.sha256:
         raise ArtifactError(
             f"{storage.path(file.path)}: SHA-256 differs from the manifest: damaged or replaced", path=file.path
         )

@@ -1,0 +1,1 @@
+"""Measurements with their command, machine and spread."""

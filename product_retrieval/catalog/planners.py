@@ -1,0 +1,209 @@
+"""How each kind of catalogue is cut into slices, and what tells its files from other ones.
+
+Every planner returns the schema, the slices in order, the ids by row, and a digest of the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from product_retrieval.catalog import delimited
+from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
+from product_retrieval.catalog.source import Source, SourceFile
+from product_retrieval.errors import CatalogError
+from product_retrieval.storage import Storage, pyarrow_source
+
+PARQUET_FOOTER_BYTES = 8
+"""Length of the footer, then the magic word (Apache Parquet format, "File format")."""
+HASHED_WHOLE_BYTES = 4 << 30
+"""Some seconds of reading."""
+
+Planned = tuple[pa.Schema, list[Slice], pa.ChunkedArray, list[Any]]
+
+
+def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int) -> Planned:
+    """Cut Parquet files into runs of rows."""
+    schema: pa.Schema | None = None
+    slices: list[Slice] = []
+    chunks: list[pa.Array] = []
+    digests = []
+    for file in source.files:
+        path = source.root.path(file.name)
+        try:
+            with pq.ParquetFile(pyarrow_source(source.root, file.name)) as parquet:
+                found = parquet.schema_arrow.remove_metadata()
+                num_rows = parquet.metadata.num_rows
+                if columns.product_id in found.names:
+                    ids = parquet.read(columns=[columns.product_id]).column(0)
+                    chunks += [chunk.cast(pa.string()) for chunk in ids.chunks]
+        except (pa.ArrowException, OSError) as error:
+            raise CatalogError(
+                f"{path}: not a readable Parquet file: {' '.join(str(error).split())}", path=path
+            ) from error
+        if schema is not None and not found.equals(schema):
+            raise CatalogError(
+                f"{path}: its columns differ from those of {source.files[0].name}: {_difference(found, schema)}",
+                path=path,
+            )
+        schema = found
+        digests.append([file.name, _identity(source, file)])
+        for start in range(0, num_rows, rows_per_part):
+            stop = min(start + rows_per_part, num_rows)
+            slices.append(
+                Slice(
+                    part=len(slices),
+                    file=file.name,
+                    start=start,
+                    stop=stop,
+                    num_rows=stop - start,
+                    first_row=start,
+                )
+            )
+    return schema, slices, pa.chunked_array(chunks, pa.string()), digests
+
+
+def plan_delimited(source: Source, columns: ColumnOptions, rows_per_part: int) -> Planned:
+    """Cut CSV or JSON-lines files into runs of records, parsing each once for its types and once for its ids."""
+    slices: list[Slice] = []
+    digests = []
+    schemas: list[pa.Schema] = []
+    for file in source.files:
+        runs = delimited.find_runs(source.root, file.name, is_csv=source.kind == "csv", records_per_run=rows_per_part)
+        digests.append([file.name, runs.sha256])
+        for start, stop, _ in runs.bounds:
+            slice_ = Slice(part=0, file=file.name, start=start, stop=stop, num_rows=0, header=runs.header)
+            slices.append(slice_)
+            schemas.append(parse_slice(source, slice_, None, columns=columns).rows.schema)
+            _check_names(source, file, schemas)
+    schema = _common_schema(schemas)
+    counted: list[Slice] = []
+    chunks: list[pa.Array] = []
+    first_row: dict[str, int] = defaultdict(int)
+    for slice_ in slices:
+        run = parse_slice(source, slice_, schema, columns=columns)
+        num_rows = len(run.rows) + len(run.malformed)
+        if not num_rows:  # blank lines
+            continue
+        counted.append(replace(slice_, part=len(counted), num_rows=num_rows, first_row=first_row[slice_.file]))
+        first_row[slice_.file] += num_rows
+        if columns.product_id in schema.names:
+            ids = run.rows.column(columns.product_id).cast(pa.string()).combine_chunks()
+            chunks += [ids, pa.nulls(len(run.malformed), pa.string())]
+    return schema, counted, pa.chunked_array(chunks, pa.string()), digests
+
+
+def _check_names(source: Source, file: SourceFile, schemas: list[pa.Schema]) -> None:
+    """Refuse a CSV file with repeated column names, or with other columns than the files before it."""
+    path, names = source.root.path(file.name), schemas[-1].names
+    repeated = sorted(name for name in set(names) if names.count(name) > 1)
+    if repeated:
+        raise CatalogError(f"{path}: more than one column {repeated[0]!r}", path=path)
+    if source.kind == "csv" and set(names) != set(schemas[0].names):
+        raise CatalogError(
+            f"{path}: its columns differ from those of {source.files[0].name}: {_difference(schemas[-1], schemas[0])}",
+            path=path,
+        )
+
+
+def parse_slice(
+    source: Source | CatalogPlan, slice_: Slice, schema: pa.Schema | None, *, columns: ColumnOptions
+) -> delimited.ParsedRun:
+    """Parse the CSV or JSON lines of a slice.
+
+    Args:
+        source: the catalogue.
+        slice_: a run of its records.
+        schema: types to convert to; None infers them.
+        columns: which columns are ids and texts, and so stay as they are written.
+
+    Raises:
+        CatalogError: the file is not what its suffix says.
+    """
+    root = Storage(source.root) if isinstance(source, CatalogPlan) else source.root
+    data = delimited.read_bytes(root, slice_.file, slice_.start, slice_.stop)
+    try:
+        if source.kind == "csv":
+            return delimited.parse_csv(data, slice_.header, schema, as_text=_written_columns(columns))
+        return delimited.parse_jsonl(data, schema)
+    except pa.ArrowException as error:
+        path = root.path(slice_.file)
+        raise CatalogError(
+            f"{path}: not a readable {source.kind} file: {' '.join(str(error).split())}", path=path
+        ) from error
+
+
+def _written_columns(columns: ColumnOptions) -> list[str]:
+    """Return the columns of a CSV file whose values are kept letter by letter: the id `007` is not the number 7."""
+    text = [columns.text] if columns.text and not TEMPLATE_FIELD.search(columns.text) else []
+    return [columns.product_id, columns.image, columns.group_id, "title", "description", "text", *text]
+
+
+def plan_folder(source: Source, rows_per_part: int) -> Planned:
+    """Cut a folder of pictures into runs of its sorted listing."""
+    names = [file.name for file in source.files]
+    slices = [
+        Slice(
+            part=part,
+            file="",
+            start=start,
+            stop=min(start + rows_per_part, len(names)),
+            num_rows=len(names[start : start + rows_per_part]),
+            members=tuple(names[start : start + rows_per_part]),
+        )
+        for part, start in enumerate(range(0, len(names), rows_per_part))
+    ]
+    schema = pa.schema([("product_id", pa.string()), ("text", pa.string())])
+    digests = [[file.name, file.size_bytes, file.stamp] for file in (*source.files, *source.sidecars)]
+    return schema, slices, pa.chunked_array([pa.array(names)]), digests
+
+
+def _common_schema(schemas: list[pa.Schema]) -> pa.Schema:
+    """Return one type a column: the widest that was inferred, text where they disagree."""
+    seen: dict[str, list[pa.DataType]] = defaultdict(list)
+    for schema in schemas:
+        for field in schema:
+            seen[field.name].append(field.type)
+    return pa.schema([(name, _common_type(types)) for name, types in seen.items()])
+
+
+def _common_type(types: list[pa.DataType]) -> pa.DataType:
+    distinct = list(dict.fromkeys(t for t in types if not pa.types.is_null(t)))
+    if len(distinct) == 1:
+        return distinct[0]
+    if distinct and all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in distinct):
+        return pa.float64()
+    return pa.string()
+
+
+def _identity(source: Source, file: SourceFile) -> list[str | int]:
+    """Return what tells a Parquet file from another version of it.
+
+    That is its ETag in an object store and its hash on disk; of a large file on disk, which would take minutes to
+    hash, the footer (sizes, offsets and statistics of every column) and the time of the last change.
+    """
+    if not source.root.is_local:
+        return [file.size_bytes, file.stamp]
+    if file.size_bytes <= HASHED_WHOLE_BYTES:
+        return [source.root.sha256(file.name)]
+    with source.root.open(file.name) as handle:
+        handle.seek(-PARQUET_FOOTER_BYTES, 2)
+        length = int.from_bytes(handle.read(4), "little")
+        handle.seek(-(PARQUET_FOOTER_BYTES + length), 2)
+        return [file.size_bytes, file.stamp, hashlib.sha256(handle.read(length)).hexdigest()]
+
+
+def _difference(found: pa.Schema, expected: pa.Schema) -> str:
+    changes = [f"no {field.name}" for field in expected if field.name not in found.names]
+    changes += [f"extra {field.name}" for field in found if field.name not in expected.names]
+    changes += [
+        f"{field.name} is {field.type}, not {expected.field(field.name).type}"
+        for field in found
+        if field.name in expected.names and field.type != expected.field(field.name).type
+    ]
+    return "; ".join(changes) or "another order"
