@@ -1,0 +1,1 @@
+"""How the demo data are made: meshes, renders, words, noise, icons, clip art, and the split."""
