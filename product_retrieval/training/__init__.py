@@ -1,0 +1,1 @@
+"""Training of a small dual encoder from a catalogue; knows neither Ray nor a cluster."""
