@@ -65,9 +65,9 @@ def run(
     except OSError as error:
         return _fail(program, _explain_os_error(error), 1, is_debug=is_debug)
     except Exception as error:  # noqa: BLE001 - the last line of defence: whatever it is, its user gets one line and a code
-        cause = " ".join(str(error).split())
+        cause = ": ".join(filter(None, (type(error).__name__, str(error))))
         hint = "" if is_debug else " (--log-level debug shows the traceback)"
-        return _fail(program, f"{type(error).__name__}: {cause}{hint}", 1, is_debug=is_debug)
+        return _fail(program, f"{cause}{hint}", 1, is_debug=is_debug)
     return 0
 
 

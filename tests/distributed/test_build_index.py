@@ -35,9 +35,7 @@ def embeddings(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = Storage.at(output)
     publisher = PartPublisher(storage, "run", {s.part: s.num_rows for s in plan.slices})
     reader = SliceReader(plan, encoder, ImageLimits())
-    parts = embed_serially(
-        reader, encoder, publisher, slices=plan.slices, batch_size=64, vector_type="float16"
-    )
+    parts = embed_serially(reader, encoder, publisher, slices=plan.slices, batch_size=64, vector_type="float16")
     manifest = Manifest(
         run_id="run",
         fingerprint=encoder.fingerprint,

@@ -69,7 +69,7 @@ def test_success_is_zero_and_silent(capsys: pytest.CaptureFixture[str]) -> None:
             "/out/a: no space left on the device; free some and run the same command again to finish the rest",
         ),
         (ValueError("odd"), 1, "ValueError: odd (--log-level debug shows the traceback)"),
-        (MemoryError(), 1, "MemoryError:  (--log-level debug shows the traceback)"),
+        (MemoryError(), 1, "MemoryError (--log-level debug shows the traceback)"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )

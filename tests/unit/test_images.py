@@ -92,7 +92,8 @@ def test_decompression_bomb_is_too_large_and_not_unpacked() -> None:
     bomb = one_bit_png(30_000)
     assert len(bomb) < 1_000_000
     decoded = decode(bomb)
-    assert (decoded.pixels, decoded.reason, decoded.detail) == (None, "image_too_large", "30000 x 30000 pixels")
+    assert (decoded.pixels, decoded.reason) == (None, "image_too_large")
+    assert "900000000 pixels" in decoded.detail
 
 
 def test_limit_of_pixels_is_inclusive(png: Maker) -> None:
