@@ -12,11 +12,13 @@ Exit codes: 0 done, 2 options, 3 catalogue, 4 artefact, 5 encoder, 1 anything el
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +76,46 @@ def evaluate(options: EvaluateOptions) -> None:
     """Evaluate and report; see the module's text."""
     started = time.monotonic()
     index, manifest = open_index(Storage.at(options.index), options.version)
+    identity, output = identify(options, manifest), Path(options.output)
+    record = find_report(output, identity)
+    if record is None:
+        results, queries = measure_all(options, index, manifest)
+        seconds = time.monotonic() - started
+        record = {"identity": identity, **describe(options, manifest, results, seconds=seconds)}
+        write_report(output, record, queries)
+    else:
+        print(f"{output}: already evaluated; nothing to do")
+    print(format_results(record["results"]))
+    print(f"  {output / 'report.html'}, {format_duration(time.monotonic() - started)}")
+
+
+def identify(options: EvaluateOptions, manifest: IndexManifest) -> str:
+    """Return a hash of everything that the numbers depend on."""
+    asked = {name: value for name, value in asdict(options).items() if name not in ("index", "output", "log_level")}
+    asked |= {"build_id": manifest.build_id, "version": manifest.version}
+    if options.photos is not None and Path(options.photos).is_file():
+        asked["photos"] = hashlib.sha256(Path(options.photos).read_bytes()).hexdigest()
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def find_report(output: Path, identity: str) -> dict[str, Any] | None:
+    """Return the record of a report on the same index and queries, or None where there is none."""
+    try:
+        record = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_same = isinstance(record, dict) and record.get("identity") == identity
+    return record if is_same and (output / "report.html").is_file() else None
+
+
+def measure_all(
+    options: EvaluateOptions, index: ProductIndex, manifest: IndexManifest
+) -> tuple[list[DirectionResult], pa.Table]:
+    """Measure every direction that the index and the queries allow; return the numbers, and a row a query.
+
+    Raises:
+        ArtifactError: there is no direction.
+    """
     rows = sample_rows(select_rows(index.products, options.where), options)
     right = relevance(index.products, rows)
     query_sets = [own_queries(index, side, rows) for side in SIDES if side in index.sides]
@@ -91,10 +133,7 @@ def evaluate(options: EvaluateOptions) -> None:
                     tables.append(table)
     if not results:
         raise ArtifactError(f"{options.index}: has one side only, so there is no other to look for; add --photos")
-    record = describe(options, manifest, results, seconds=time.monotonic() - started)
-    output = write_report(Path(options.output), record, pa.concat_tables(tables))
-    print(format_results(results))
-    print(f"  {output / 'report.html'}, {format_duration(time.monotonic() - started)}")
+    return results, pa.concat_tables(tables)
 
 
 def sample_rows(rows: NDArray[np.int64], options: EvaluateOptions) -> NDArray[np.int64]:
@@ -169,7 +208,7 @@ def cluster_names(products: pa.Table, rows: NDArray[np.int64]) -> list[str]:
 
 def describe(
     options: EvaluateOptions, manifest: IndexManifest, results: list[DirectionResult], *, seconds: float
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return the report as one record."""
     return {
         "index": options.index,
@@ -188,8 +227,8 @@ def describe(
     }
 
 
-def write_report(output: Path, record: dict[str, object], queries: pa.Table) -> Path:
-    """Write the three files of a report, the page last; return the folder.
+def write_report(output: Path, record: dict[str, Any], queries: pa.Table) -> None:
+    """Write the three files of a report.
 
     Raises:
         ArtifactError: the folder cannot be written.
@@ -201,19 +240,21 @@ def write_report(output: Path, record: dict[str, object], queries: pa.Table) -> 
         (output / "report.html").write_text(render_report(record), encoding="utf-8")
     except OSError as error:
         raise ArtifactError(f"{output}: cannot write: {error.strerror or error}", path=str(output)) from error
-    return output
 
 
-def format_results(results: list[DirectionResult]) -> str:
+def format_results(results: list[dict[str, Any]]) -> str:
     """Return the directions as a table for a terminal."""
-    names = list(results[0].hits)
+    names = list(results[0]["hits"])
     header = f"  {'':<16} {'right hit':<9} {'queries':>7} {'gallery':>7}"
     lines = [header + "".join(f"  {name + ' (95 %)':>24}  {'chance':>6}" for name in names)]
     for result in results:
-        line = f"  {result.name:<16} {result.relevant:<9} {result.num_queries:>7,} {result.num_products:>7,}"
+        line = (
+            f"  {result['name']:<16} {result['relevant']:<9} {result['num_queries']:>7,} {result['num_products']:>7,}"
+        )
         for name in names:
-            e = result.hits[name]
-            line += f"  {f'{e.mean:.3f} ({e.low:.3f}-{e.high:.3f})':>24}  {e.chance:>6.4f}"
+            e = result["hits"][name]
+            interval = f"{e['mean']:.3f} ({e['low']:.3f}-{e['high']:.3f})"
+            line += f"  {interval:>24}  {e['chance']:>6.4f}"
         lines.append(line)
     return "\n".join(lines)
 

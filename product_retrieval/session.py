@@ -18,6 +18,7 @@ from product_retrieval.errors import ClusterError, RetrievalError
 
 RAISED = re.compile(r"^(?:\w+\.)*(\w+(?:Error|Exception)): (.*)$", re.MULTILINE)
 """The first error in the text of a RayTaskError is the one that started it."""
+ERROR_NUMBER = re.compile(r"\[Errno (\d+)\] (.*)")
 MIN_LOCAL_CPUS = 2
 """Logical CPUs of a private cluster: an encoder actor and the tasks beside it each need a place."""
 
@@ -77,4 +78,14 @@ def _cause(error: Exception) -> Exception:
             return current
         current = getattr(current, "cause", None) or current.__cause__
     raised = RAISED.search(str(error))
-    return RuntimeError(f"{raised.group(1)}: {raised.group(2)}") if raised else error
+    return _rebuilt(*raised.groups()) if raised else error
+
+
+def _rebuilt(name: str, message: str) -> Exception:
+    """Return an error whose type Ray Data has lost, from its name and message."""
+    kinds = {kind.__name__: kind for kind in (RetrievalError, *RetrievalError.__subclasses__())}
+    if name in kinds:
+        return kinds[name](message)
+    if number := ERROR_NUMBER.match(message):
+        return OSError(int(number[1]), number[2])
+    return RuntimeError(f"{name}: {message}")

@@ -172,7 +172,7 @@ def encode_slices(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told once, by the command
     # A row of the data set is a whole part from its reader to its publisher: Ray Data cuts and joins blocks of rows.
     published = (
         ray.data.from_items([{"slice": pickle.dumps(s)} for s in slices], override_num_blocks=len(slices))

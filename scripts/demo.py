@@ -85,8 +85,13 @@ def search_step(query: str, sheet: str) -> Step:
 
 def closing(seconds: list[tuple[Step, float]]) -> str:
     """Return what a person wants to know at the end."""
-    num_products = json.loads((ROOT / OUT / "report" / "report.json").read_text())["num_products"]
-    lines = ["", "== Done"]
+    report = json.loads((ROOT / OUT / "report" / "report.json").read_text())
+    num_products = report["num_products"]
+    lines = ["", "== Done", f"   hit@k (R@K in papers on CLIP) on products never trained on, among {num_products:,}:"]
+    for result in report["results"]:
+        if result["name"] in ("text -> image", "image -> text") and result["relevant"] == "product":
+            hits = (f"{name} {e['mean']:.3f} (chance {e['chance']:.4f})" for name, e in result["hits"].items())
+            lines.append(f"     {result['name']}   {'   '.join(hits)}")
     for step, elapsed in seconds:
         lines.append(f"   {step.module:<20} {elapsed:6.1f} s   {num_products / elapsed:7.0f} products/s with start-up")
     lines += [

@@ -142,6 +142,11 @@ def test_evaluation_of_the_index_is_written_whole(embeddings: Path, tmp_path: Pa
     page = (tmp_path / "report" / "report.html").read_text()
     assert "hit@10" in page
     assert "http" not in page.replace("http-equiv", "")
-    wrong = run_module("eval.evaluate", "--index", tmp_path / "index", "--output", tmp_path / "r", "--where", "brand=x")
+    arguments = ("eval.evaluate", "--index", tmp_path / "index", "--output", tmp_path / "report")
+    again = run_module(*arguments, "--where", "price!=1.0")
+    assert again.returncode == 0, again.stderr
+    assert "already evaluated; nothing to do" in again.stdout
+    assert again.stdout.splitlines()[1:-1] == result.stdout.splitlines()[:-1]
+    wrong = run_module(*arguments, "--where", "brand=x")
     assert wrong.returncode == 2
     assert "no column 'brand'" in wrong.stderr

@@ -108,7 +108,7 @@ def test_killed_encoder_costs_nothing(
 ) -> None:
     process = start_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH)
     wait_for_parts(tmp_path, process, at_least=2)
-    encoders = [pid for pid, name in processes(process.pid) if "MapWorker(MapBatches(EncodeStep)" in name]
+    encoders = [pid for pid, name in processes(process.pid) if "MapWorker(Map(EncodeStep)" in name]
     assert len(encoders) == 1
     os.kill(encoders[0], signal.SIGKILL)
     _, stderr = process.communicate(timeout=200)

@@ -146,6 +146,7 @@ def test_demo_gives_the_numbers_in_the_readme_and_reuses_its_work(tmp_path: Path
     second = run_demo(tree)
     assert "already complete" in second
     assert "already built as version 1" in second
+    assert "already evaluated" in second
 
 
 def run_demo(tree: Path) -> str:

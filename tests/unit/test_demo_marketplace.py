@@ -17,6 +17,7 @@ from tools.duplicates import DRAWING_TOLERANCE, duplicate_pairs, signatures
 from tools.marketplace import SCHEMA, clean, is_product
 from tools.openclipart import read_clipart
 
+README = Path(__file__).parents[2] / "demo" / "README.md"
 CATALOG = Path(__file__).parents[2] / "demo" / "marketplace" / "catalog.parquet"
 
 SVG = """<?xml version="1.0"?>
@@ -87,6 +88,21 @@ def test_groups_are_the_pictures_that_are_twins(catalog: pa.Table):
     twins = duplicate_pairs(signatures(catalog["image"].to_pylist()), tolerances=tolerances)
     assert (groups[twins[:, 0]] == groups[twins[:, 1]]).all()
     assert set(groups[twins].ravel()) == {group for group, count in Counter(groups.tolist()).items() if count > 1}
+
+
+def test_the_readme_counts_what_is_there(catalog: pa.Table):
+    readme = README.read_text(encoding="utf-8")
+    rows = catalog.select(["group_id", "split", "description", "title"]).to_pylist()
+    held_out = [row for row in rows if row["split"] == "heldout"]
+    sizes = Counter(row["group_id"] for row in rows)
+    titles = Counter(row["title"] for row in rows)
+    copies = Counter(catalog["image"].to_pylist())
+    assert f"{len(rows):,} with {len(sizes):,} different pictures" in readme
+    assert f"{len(held_out)} products in {len({row['group_id'] for row in held_out})} groups" in readme
+    assert f"empty in {sum(not row['description'].strip() for row in rows):,} rows" in readme
+    assert f"{sum(count - 1 for count in copies.values())} rows repeat the picture" in readme
+    assert f"{sum(size for size in sizes.values() if size > 1)} products share their picture" in readme
+    assert f"and {sum(count for count in titles.values() if count > 6)} have" in readme
 
 
 def test_words_of_an_svg_file_are_read_as_they_stand(tmp_path: Path):

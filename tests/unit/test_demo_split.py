@@ -110,6 +110,14 @@ def test_about_a_fifth_is_held_out():
     assert 330 <= marketplace.count("heldout") <= 470
 
 
+def test_the_readme_counts_what_is_there():
+    readme = (DEMO / "README.md").read_text(encoding="utf-8")
+    groups, splits = columns("household/catalog.parquet", "group_id", "split")
+    held_out = [group for group, split in zip(groups, splits, strict=True) if split == "heldout"]
+    assert f"{len(groups):,} in {len(set(groups))} families" in readme
+    assert f"{len(held_out)} products in {len(set(held_out))} families" in readme
+
+
 def test_a_photo_is_on_the_side_of_its_product():
     ids, splits = columns("household/catalog.parquet", "product_id", "split")
     shown, photo_splits = columns("household/queries.parquet", "product_id", "split")
