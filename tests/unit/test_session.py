@@ -45,10 +45,10 @@ def test_error_of_a_task_is_rebuilt_from_its_text(line: str, kind: type[Exceptio
 
 def test_cause_that_kept_its_type_is_raised_as_it_is() -> None:
     cause = CatalogError("a.csv: broken", path="a.csv")
+    wrapped = TaskError("wrapped")
+    wrapped.cause = cause  # type: ignore[attr-defined]
     with pytest.raises(CatalogError) as raised, ray_session(connected_ray()):
-        error = TaskError("wrapped")
-        error.cause = cause  # type: ignore[attr-defined]
-        raise error
+        raise wrapped
     assert raised.value is cause
 
 
