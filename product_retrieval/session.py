@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from product_retrieval.errors import ClusterError, RetrievalError
 
 RAISED = re.compile(r"^(?:\w+\.)*(\w+(?:Error|Exception)): (.*)$", re.MULTILINE)
 """The first error in the text of a RayTaskError is the one that started it."""
+HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^:/]+):(?P<port>\d+)")
+REACHABLE_TIMEOUT_S = 10.0
 ERROR_NUMBER = re.compile(r"\[Errno (\d+)\] (.*)")
 MIN_LOCAL_CPUS = 2
 """Logical CPUs of a private cluster: an encoder actor and the tasks beside it each need a place."""
@@ -54,6 +57,7 @@ def _connect(ray: Any, address: str | None) -> None:
     is_debug = logging.getLogger("product_retrieval").isEnabledFor(logging.DEBUG)
     try:
         if address:
+            _check_reachable(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=is_debug)
         else:
             ray.init(
@@ -66,6 +70,16 @@ def _connect(ray: Any, address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         where = f"at RAY_ADDRESS={address}" if address else "on this machine"
         raise ClusterError(f"no Ray {where}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Try the address of a cluster; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    if found := HOST_AND_PORT.fullmatch(address):
+        socket.create_connection((found["host"], int(found["port"])), timeout=REACHABLE_TIMEOUT_S).close()
 
 
 def _cause(error: Exception) -> Exception:
