@@ -97,7 +97,7 @@ def _cause(error: Exception) -> Exception:
 
 def _rebuilt(name: str, message: str) -> Exception:
     """Return an error whose type Ray Data has lost, from its name and message."""
-    kinds = {kind.__name__: kind for kind in (RetrievalError, *RetrievalError.__subclasses__())}
+    kinds = {kind.__name__: kind for kind in [RetrievalError, *RetrievalError.__subclasses__()]}
     if name in kinds:
         return kinds[name](message)
     if number := ERROR_NUMBER.match(message):
