@@ -97,9 +97,10 @@ def _cause(error: Exception) -> Exception:
 
 def _rebuilt(name: str, message: str) -> Exception:
     """Return an error whose type Ray Data has lost, from its name and message."""
-    kinds = {kind.__name__: kind for kind in [RetrievalError, *RetrievalError.__subclasses__()]}
-    if name in kinds:
-        return kinds[name](message)
+    kinds: list[type[RetrievalError]] = [RetrievalError, *RetrievalError.__subclasses__()]
+    for kind in kinds:
+        if kind.__name__ == name:
+            return kind(message)
     if number := ERROR_NUMBER.match(message):
         return OSError(int(number[1]), number[2])
     return RuntimeError(f"{name}: {message}")
