@@ -12,6 +12,7 @@ what lies there. D is the dimension of the shared space.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,13 +156,20 @@ def publish_part(storage: Storage, run_id: str, encoded: EncodedProducts) -> Par
         "rejected_name": rejected_name or "",
     }
     table = encoded.products.replace_schema_metadata(metadata)
-    name = part_name(encoded.part)
-    if not storage.put_if_absent(name, to_buffer(lambda file: _write_parquet(table, file))) and rejected_name:
-        winner = read_part_record(storage, name, run_id)
-        if winner.rejected_name != rejected_name:
-            storage.delete(rejected_name)
-        return winner
-    return read_part_record(storage, name, run_id)
+    name, data = part_name(encoded.part), to_buffer(lambda file: _write_parquet(table, file))
+    if storage.put_if_absent(name, data):
+        return Part(
+            name=name,
+            num_products=len(table),
+            num_rejected=len(encoded.rejections),
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            rejected_name=rejected_name,
+        )
+    winner = read_part_record(storage, name, run_id)
+    if rejected_name and winner.rejected_name != rejected_name:
+        storage.delete(rejected_name)
+    return winner
 
 
 def read_part_record(storage: Storage, name: str, run_id: str) -> Part:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -43,13 +41,6 @@ def parse(options_type: type[OptionsT], argv: Sequence[str], *, program: str, de
         if stop.code:
             raise OptionsError(_one_line(complaint.getvalue())) from stop
         raise
-
-
-def to_json(options: object) -> str:
-    """Return options as canonical JSON: sorted keys, no spaces, the same text for the same values."""
-    if not dataclasses.is_dataclass(options) or isinstance(options, type):
-        raise TypeError(f"not an options instance: {options!r}")
-    return json.dumps(dataclasses.asdict(options), sort_keys=True, separators=(",", ":"))
 
 
 def _one_line(box: str) -> str:

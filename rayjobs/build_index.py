@@ -102,7 +102,7 @@ def build_index(options: BuildOptions) -> None:
         unpublished = build_version(build, options)
     index = load(output, unpublished)
     unpublished = calibrated(index, unpublished, options)
-    check_gates(load(output, unpublished), seed=options.seed)
+    check_gates(index, seed=options.seed)
     published = publish(output, unpublished)
     promote(output, published.version)
     print(summary(published, output, total_s=time.monotonic() - started))

@@ -18,7 +18,7 @@ import logging
 import pickle
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
@@ -33,6 +33,7 @@ from product_retrieval.embeddings import (
     MANIFEST,
     RUN,
     Manifest,
+    Part,
     VectorType,
     count_reasons,
     part_name,
@@ -120,12 +121,14 @@ def embed(options: EmbedOptions) -> None:
     if finished is not None:
         print(f"{storage.uri}: already complete, {finished.num_products:,} products; nothing to do")
         return
-    todo = [slice_ for slice_ in plan.slices if part_name(slice_.part) not in published_parts(storage)]
+    done = published_parts(storage)
+    todo = [slice_ for slice_ in plan.slices if part_name(slice_.part) not in done]
+    published: dict[str, Part] = {}
     if todo:
         with ray_session(ray):
-            encode_slices(options, plan, todo, storage, run_id)
+            published = encode_slices(options, plan, todo, storage, run_id)
     encoded = time.monotonic()
-    manifest = finish(options, plan, storage, run_id, fingerprint)
+    manifest = finish(options, plan, storage, run_id, fingerprint, published)
     print(summary(manifest, storage, todo, encoding_s=encoded - started, total_s=time.monotonic() - started))
 
 
@@ -160,8 +163,11 @@ def find_finished(storage: Storage, run_record: bytes) -> Manifest | None:
 
 def encode_slices(
     options: EmbedOptions, plan: CatalogPlan, slices: Sequence[Slice], storage: Storage, run_id: str
-) -> None:
+) -> dict[str, Part]:
     """Run the Ray Data pipeline: read and prepare on CPU workers, encode on actors, publish parts.
+
+    Returns:
+        The parts that are published now, by name.
 
     Raises:
         CatalogError: a file is broken, or too many products are rejected.
@@ -188,10 +194,14 @@ def encode_slices(
     )
     limit = RejectionLimit(options.max_rejected, plan.num_products)
     total = sum(slice_.num_rows for slice_ in slices)
+    parts: dict[str, Part] = {}
     with Progress("embed", plan.num_products, unit="products", done=plan.num_products - total) as progress:
-        for part in published.iter_rows():
-            progress.advance(part["num_products"] + part["num_rejected"])
-            limit.count(part["num_rejected"], storage)
+        for row in published.iter_rows():
+            part: Part = pickle.loads(row["part"])
+            parts[part.name] = part
+            progress.advance(part.num_products + part.num_rejected)
+            limit.count(part.num_rejected, storage)
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +235,13 @@ class EncodeStep:
 
 @dataclass(frozen=True, slots=True)
 class PublishStep:
-    """Ray Data's face of PartPublisher: an encoded part in, its counts out."""
+    """Ray Data's face of PartPublisher: an encoded part in, its record out."""
 
     publisher: PartPublisher
 
-    def __call__(self, row: dict[str, bytes]) -> dict[str, int]:
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
         """Publish a part."""
-        part = self.publisher(table_from_bytes(row["table"]))
-        return {"num_products": part.num_products, "num_rejected": part.num_rejected}
+        return {"part": pickle.dumps(self.publisher(table_from_bytes(row["table"])))}
 
 
 class RejectionLimit:
@@ -278,17 +287,33 @@ def plan_pool(options: EmbedOptions, *, num_slices: int) -> EncoderPool:
 
 
 def finish(
-    options: EmbedOptions, plan: CatalogPlan, storage: Storage, run_id: str, fingerprint: Fingerprint
+    options: EmbedOptions,
+    plan: CatalogPlan,
+    storage: Storage,
+    run_id: str,
+    fingerprint: Fingerprint,
+    published: Mapping[str, Part],
 ) -> Manifest:
     """Check that every part is there and publish the manifest.
+
+    Args:
+        options: of the job.
+        plan: of the catalogue.
+        storage: the embeddings' folder.
+        run_id: what the parts are made of.
+        fingerprint: of the encoder.
+        published: parts that this job published; those of an earlier one are read again.
 
     Raises:
         CatalogError: too many products were rejected, or none is left.
         ArtifactError: a part is damaged or of another run.
     """
+
+    def record(name: str) -> Part:
+        return published[name] if name in published else read_part_record(storage, name, run_id)
+
     with ThreadPoolExecutor() as threads:  # waits for hashing, which releases the interpreter lock
-        names = [part_name(slice_.part) for slice_ in plan.slices]
-        parts = tuple(threads.map(lambda name: read_part_record(storage, name, run_id), names))
+        parts = tuple(threads.map(record, [part_name(slice_.part) for slice_ in plan.slices]))
     RejectionLimit(options.max_rejected, plan.num_products).count(sum(p.num_rejected for p in parts), storage)
     manifest = Manifest(
         run_id=run_id,

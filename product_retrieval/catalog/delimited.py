@@ -99,6 +99,14 @@ def read_bytes(storage: Storage, name: str, start: int, stop: int) -> bytes:
         return file.read(stop - start)
 
 
+def iterate_runs(storage: Storage, name: str, runs: RecordRuns) -> Iterator[bytes]:
+    """Yield the (decompressed) bytes of each run, reading the file once from its beginning to its end."""
+    with _open(storage, name) as file:
+        for start, stop, _ in runs.bounds:
+            file.seek(start)
+            yield file.read(stop - start)
+
+
 def parse_csv(data: bytes, header: bytes, schema: pa.Schema | None, *, as_text: Collection[str] = ()) -> ParsedRun:
     """Parse a run of CSV records.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -70,32 +69,43 @@ def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int) -> 
 
 def plan_delimited(source: Source, columns: ColumnOptions, rows_per_part: int) -> Planned:
     """Cut CSV or JSON-lines files into runs of records, parsing each once for its types and once for its ids."""
-    slices: list[Slice] = []
     digests = []
     schemas: list[pa.Schema] = []
+    found: list[tuple[SourceFile, delimited.RecordRuns]] = []
     for file in source.files:
         runs = delimited.find_runs(source.root, file.name, is_csv=source.kind == "csv", records_per_run=rows_per_part)
+        found.append((file, runs))
         digests.append([file.name, runs.sha256])
-        for start, stop, _ in runs.bounds:
-            slice_ = Slice(part=0, file=file.name, start=start, stop=stop, num_rows=0, header=runs.header)
-            slices.append(slice_)
-            schemas.append(parse_slice(source, slice_, None, columns=columns).rows.schema)
+        for data in delimited.iterate_runs(source.root, file.name, runs):
+            schemas.append(_parse(source, file.name, data, runs.header, None, columns).rows.schema)
             _check_names(source, file, schemas)
     schema = _common_schema(schemas)
-    counted: list[Slice] = []
+    slices: list[Slice] = []
     chunks: list[pa.Array] = []
-    first_row: dict[str, int] = defaultdict(int)
-    for slice_ in slices:
-        run = parse_slice(source, slice_, schema, columns=columns)
-        num_rows = len(run.rows) + len(run.malformed)
-        if not num_rows:  # blank lines
-            continue
-        counted.append(replace(slice_, part=len(counted), num_rows=num_rows, first_row=first_row[slice_.file]))
-        first_row[slice_.file] += num_rows
-        if columns.product_id in schema.names:
-            ids = run.rows.column(columns.product_id).cast(pa.string()).combine_chunks()
-            chunks += [ids, pa.nulls(len(run.malformed), pa.string())]
-    return schema, counted, pa.chunked_array(chunks, pa.string()), digests
+    for file, runs in found:
+        first_row = 0
+        every_run = delimited.iterate_runs(source.root, file.name, runs)
+        for (start, stop, _), data in zip(runs.bounds, every_run, strict=True):
+            run = _parse(source, file.name, data, runs.header, schema, columns)
+            num_rows = len(run.rows) + len(run.malformed)
+            if not num_rows:  # blank lines
+                continue
+            slices.append(
+                Slice(
+                    part=len(slices),
+                    file=file.name,
+                    start=start,
+                    stop=stop,
+                    num_rows=num_rows,
+                    first_row=first_row,
+                    header=runs.header,
+                )
+            )
+            first_row += num_rows
+            if columns.product_id in schema.names:
+                ids = run.rows.column(columns.product_id).cast(pa.string()).combine_chunks()
+                chunks += [ids, pa.nulls(len(run.malformed), pa.string())]
+    return schema, slices, pa.chunked_array(chunks, pa.string()), digests
 
 
 def _check_names(source: Source, file: SourceFile, schemas: list[pa.Schema]) -> None:
@@ -111,31 +121,28 @@ def _check_names(source: Source, file: SourceFile, schemas: list[pa.Schema]) -> 
         )
 
 
-def parse_slice(
-    source: Source | CatalogPlan, slice_: Slice, schema: pa.Schema | None, *, columns: ColumnOptions
-) -> delimited.ParsedRun:
+def parse_slice(plan: CatalogPlan, slice_: Slice) -> delimited.ParsedRun:
     """Parse the CSV or JSON lines of a slice.
-
-    Args:
-        source: the catalogue.
-        slice_: a run of its records.
-        schema: types to convert to; None infers them.
-        columns: which columns are ids and texts, and so stay as they are written.
 
     Raises:
         CatalogError: the file is not what its suffix says.
     """
-    root = Storage(source.root) if isinstance(source, CatalogPlan) else source.root
-    data = delimited.read_bytes(root, slice_.file, slice_.start, slice_.stop)
+    source = Source(plan.kind, Storage(plan.root), ())
+    data = delimited.read_bytes(source.root, slice_.file, slice_.start, slice_.stop)
+    return _parse(source, slice_.file, data, slice_.header, plan.schema, plan.columns)
+
+
+def _parse(
+    source: Source, name: str, data: bytes, header: bytes, schema: pa.Schema | None, columns: ColumnOptions
+) -> delimited.ParsedRun:
+    """Parse whole records of a file; a schema of None infers the types."""
     try:
         if source.kind == "csv":
-            return delimited.parse_csv(data, slice_.header, schema, as_text=_written_columns(columns))
+            return delimited.parse_csv(data, header, schema, as_text=_written_columns(columns))
         return delimited.parse_jsonl(data, schema)
     except pa.ArrowException as error:
-        path = root.path(slice_.file)
-        raise CatalogError(
-            f"{path}: not a readable {source.kind} file: {' '.join(str(error).split())}", path=path
-        ) from error
+        path, reason = source.root.path(name), " ".join(str(error).split())
+        raise CatalogError(f"{path}: not a readable {source.kind} file: {reason}", path=path) from error
 
 
 def _written_columns(columns: ColumnOptions) -> list[str]:

@@ -81,7 +81,7 @@ def read_slice(plan: CatalogPlan, slice_: Slice) -> SlicedProducts:
     elif plan.kind == "parquet":
         rows = _parquet_rows(plan, slice_)
     else:
-        run = parse_slice(plan, slice_, plan.schema, columns=plan.columns)
+        run = parse_slice(plan, slice_)
         rows, malformed = run.rows.select(plan.schema.names), run.malformed
     if len(rows) + len(malformed) != slice_.num_rows:
         raise CatalogError(f"{posixpath.join(plan.root, slice_.file)}: changed while it was read", path=slice_.file)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from product_retrieval.embeddings import VECTOR_COLUMNS, Manifest, read_part, vectors_of
+from product_retrieval.embeddings import VECTOR_COLUMNS, Manifest, iterate_parts, read_part, vectors_of
 from product_retrieval.errors import ArtifactError
 from product_retrieval.index.calibration import calibrate
 from product_retrieval.index.construction import fill, merge
@@ -120,8 +120,7 @@ def gather_products(build: Build) -> tuple[str, str]:
     if build.output.exists(products) and build.output.exists(order):
         return products, order
     tables = []
-    for part in build.manifest.parts:
-        table = read_part(build.embeddings, part)
+    for table in iterate_parts(build.embeddings, build.manifest):
         tables.append(table.drop_columns([name for name in VECTOR_COLUMNS if name in table.column_names]))
     table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables]).combine_chunks()
     ids = table.column("product_id").to_pylist()

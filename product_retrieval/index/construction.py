@@ -17,7 +17,7 @@ from product_retrieval.errors import ArtifactError, OptionsError
 from product_retrieval.index.spec import IndexSpec, num_lists
 
 OPQ_ITERATIONS = 20
-"""FAISS's default of 50 takes minutes at 512 dimensions and does not raise recall (docs/decisions)."""
+"""FAISS's default of 50 takes minutes at 512 dimensions."""
 MAX_TRAINING_POINTS_PER_LIST = 256
 MIN_TRAINING_POINTS = 65_536
 """A product quantizer of FAISS samples down to this by itself; training on more of the vectors is wasted on it."""

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from product_retrieval.errors import OptionsError
-from product_retrieval.options import parse, to_json
+from product_retrieval.options import parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,14 +159,3 @@ def test_help_names_every_option_and_ends_with_code_zero(capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     for name in ("--output", "--oven.degrees", "--num-eggs", "Heat in degrees Celsius", "Bake."):
         assert name in shown
-
-
-def test_json_is_the_same_text_for_the_same_values() -> None:
-    assert to_json(Oven(degrees=1)) == '{"degrees":1,"has_fan":false}'
-    assert to_json(Bake(output="x")) == to_json(Bake(output="x", size="small"))
-
-
-@pytest.mark.parametrize("thing", [Oven, {"degrees": 1}, None])
-def test_json_of_what_are_no_options_raises(thing: object) -> None:
-    with pytest.raises(TypeError, match="not an options instance"):
-        to_json(thing)
