@@ -44,11 +44,12 @@ from product_retrieval.embeddings import (
 )
 from product_retrieval.encoders import EncoderOptions, Fingerprint, load_encoder
 from product_retrieval.encoders.protocol import fingerprint_of, load_preparer
-from product_retrieval.errors import ArtifactError, CatalogError, ClusterError
+from product_retrieval.errors import ArtifactError, CatalogError
 from product_retrieval.images import ImageLimits
 from product_retrieval.progress import Progress, format_duration, format_table
 from product_retrieval.session import ray_session
 from product_retrieval.storage import Storage
+from rayjobs.encoder_pool import plan_pool
 
 PROGRAM = "python -m rayjobs.embed"
 READ_CPUS = 0.5
@@ -91,16 +92,6 @@ class EmbedOptions:
             raise ValueError(f"--max-rejected is a share from 0 to 1, not {self.max_rejected}")
         if self.num_actors is not None and self.num_actors < 1:
             raise ValueError(f"--num-actors must be at least 1, not {self.num_actors}")
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderPool:
-    """The processes that encode, as the cluster allows them."""
-
-    num_actors: int
-    gpus_per_actor: float
-    threads_per_actor: int | None
-    """None leaves it to torch."""
 
 
 def embed(options: EmbedOptions) -> None:
@@ -173,7 +164,7 @@ def encode_slices(
         CatalogError: a file is broken, or too many products are rejected.
         ClusterError: the encoders cannot be scheduled.
     """
-    pool = plan_pool(options, num_slices=len(slices))
+    pool = plan_pool(options.num_actors, num_slices=len(slices), use_gpu=options.encoder.device != "cpu")
     publisher = PartPublisher(storage, run_id, {slice_.part: slice_.num_rows for slice_ in plan.slices})
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -264,26 +255,6 @@ class RejectionLimit:
                 f"{self._share:g} allows; {storage.path('rejected')} says why; "
                 "run again with a larger share to go on"
             )
-
-
-def plan_pool(options: EmbedOptions, *, num_slices: int) -> EncoderPool:
-    """Decide how many encoders run.
-
-    Raises:
-        ClusterError: the cluster could never schedule them beside the tasks that feed them.
-    """
-    resources = ray.cluster_resources()
-    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    if gpus and options.encoder.device != "cpu":
-        num_actors = options.num_actors or min(gpus, num_slices)
-        return EncoderPool(num_actors, min(1.0, gpus / num_actors), None)
-    num_actors = options.num_actors or min(max(1, cpus // 2), num_slices)
-    if num_actors + 1 > cpus:
-        raise ClusterError(
-            f"{num_actors} encoder actors would hold all {cpus} CPUs of the cluster and leave none "
-            f"to read with; take --num-actors {max(1, cpus - 1)} or a cluster with more"
-        )
-    return EncoderPool(num_actors, 0.0, max(1, cpus // num_actors))
 
 
 def finish(
