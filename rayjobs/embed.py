@@ -26,7 +26,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, Slice, plan_catalog
-from product_retrieval.catalog.source import Kind
+from product_retrieval.catalog.kinds import Kind
 from product_retrieval.command import LogLevel, run
 from product_retrieval.embedding_steps import PartPublisher, SliceReader, encode_table, table_from_bytes, table_to_bytes
 from product_retrieval.embeddings import (

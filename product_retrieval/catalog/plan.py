@@ -13,9 +13,11 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from product_retrieval.catalog import planners
+from product_retrieval.catalog import arrow_files, planners, webdataset
+from product_retrieval.catalog.hugging_face import with_file_names
+from product_retrieval.catalog.kinds import Kind
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
-from product_retrieval.catalog.source import Kind, find_source
+from product_retrieval.catalog.source import find_source
 from product_retrieval.errors import CatalogError
 
 RESERVED = ("image_vector", "text_vector", "image_ref")
@@ -35,7 +37,7 @@ def plan_catalog(
     Args:
         uri: file, folder or glob; local or in an object store.
         columns: which columns mean what.
-        kind: what the files are; None decides by suffix.
+        kind: what the files are; None decides by suffix and content.
         image_root: folder that image paths are relative to and cannot leave; None takes the catalogue's own.
         rows_per_part: products in each part but the last of a file.
 
@@ -45,13 +47,17 @@ def plan_catalog(
     Raises:
         CatalogError: nothing is there, a file is broken, or a named column is missing.
     """
-    columns = columns or ColumnOptions()
     source = find_source(uri, kind)
+    columns = with_file_names(source, columns or ColumnOptions())
     match source.kind:
         case "parquet":
             schema, slices, ids, digests = planners.plan_parquet(source, columns, rows_per_part)
         case "folder":
             schema, slices, ids, digests = planners.plan_folder(source, rows_per_part)
+        case "webdataset":
+            schema, slices, ids, digests = webdataset.plan_webdataset(source, columns, rows_per_part)
+        case "arrow":
+            schema, slices, ids, digests = arrow_files.plan_arrow(source, columns, rows_per_part)
         case _:
             schema, slices, ids, digests = planners.plan_delimited(source, columns, rows_per_part)
     template = None if source.kind == "folder" else resolve_text(schema, columns, uri)

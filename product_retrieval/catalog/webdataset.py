@@ -1,0 +1,334 @@
+"""WebDataset catalogues: tar archives in which the members of one product stand side by side under one key.
+
+The key of `chairs/0017.seg.png` is `chairs/0017`, its extension `seg.png`: a member's path up to the first dot of its
+last component. Members that follow one another with one key are a sample. A slice is a run of bytes that holds whole
+samples, so that a worker reads its part in one go, without any list of members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+import zlib
+from array import array
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from product_retrieval.catalog.contained import MAX_IMAGE_BYTES
+from product_retrieval.catalog.delimited import ParsedRun, as_written, table_of_objects
+from product_retrieval.catalog.gzip_points import AccessPoint, InflatedFile, Readable, is_gzip, open_at, point_before
+from product_retrieval.catalog.kinds import IMAGE_SUFFIXES
+from product_retrieval.catalog.planners import Planned, common_schema, identity
+from product_retrieval.catalog.slices import REFERENCE, CatalogPlan, ColumnOptions, Slice
+from product_retrieval.catalog.source import Source, SourceFile
+from product_retrieval.catalog.tar_members import BrokenTarError, Member, iterate_members
+from product_retrieval.errors import ArtifactError, CatalogError
+from product_retrieval.storage import Storage
+
+NAME = re.compile(r"(?:\./)*(?P<key>(?:.*/)?[^/.][^/.]*)\.(?P<extension>[^/]*)", re.DOTALL)
+"""Key and extension; names without a dot, or whose last component begins with one, belong to no sample."""
+NUMBERS = frozenset({"cls", "cls2", "class", "count", "index", "inx"})
+TEXTS = frozenset({"caption", "description", "id", "label", "text", "title", "transcript", "url"})
+MAX_TEXT_BYTES = 16 << 20
+"""A longer member is no text about one product."""
+PICTURE = pa.struct([("bytes", pa.large_binary()), (REFERENCE, pa.string())])
+THREADS = 8
+"""Archives that are planned at once: over a network, walking one is mostly waiting."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """The members of one key that stand side by side."""
+
+    key: str
+    start: int
+    """Byte of its first header."""
+    stop: int = 0
+    extensions: set[str] = field(default_factory=set)
+    values: dict[str, Any] = field(default_factory=dict)
+    """Columns from its text members."""
+    objects: list[tuple[str, bytes]] = field(default_factory=list)
+    """Extension and bytes of its JSON members."""
+    picture: Member | None = None
+    picture_rank: tuple[int, int, str] = (0, 0, "")
+    picture_bytes: bytes | None = None
+    problem: str | None = None
+    """Why it cannot be read."""
+
+    def record(self, id_column: str) -> dict[str, Any]:
+        """Return its columns without the picture; the key is the id unless its JSON states one.
+
+        Raises:
+            ValueError: its JSON is broken; the text says how.
+        """
+        if self.problem:
+            raise ValueError(f"{self.key}: {self.problem}")
+        record: dict[str, Any] = {id_column: self.key}
+        for extension, data in sorted(self.objects, key=lambda pair: (pair[0].count("."), pair[0]), reverse=True):
+            try:
+                found = json.loads(data.decode("utf-8", errors="replace").removeprefix("\ufeff"))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{self.key}.{extension}: not JSON ({error})") from error
+            if not isinstance(found, dict):
+                raise ValueError(f"{self.key}.{extension}: not a JSON object")
+            record |= found
+        record |= self.values
+        record[id_column] = as_written(record[id_column])
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """What planning one archive found."""
+
+    runs: list[tuple[int, int, int]]
+    """Per part: first byte, byte after the last, samples."""
+    schemas: list[pa.Schema]
+    ids: list[pa.Array]
+    points: list[AccessPoint]
+    has_pictures: bool
+    sha256: str
+    """Of all headers and of the members that are no pictures."""
+
+
+def plan_webdataset(source: Source, columns: ColumnOptions, rows_per_part: int) -> Planned:
+    """Cut archives into runs of samples, without reading the pictures of those that are not compressed.
+
+    Raises:
+        CatalogError: an archive is broken, there are no samples, or none has the id column that was named.
+    """
+    with ThreadPoolExecutor(THREADS) as threads:
+        shards = list(threads.map(lambda file: _plan_shard(source, file, columns, rows_per_part), source.files))
+    slices: list[Slice] = []
+    for file, shard in zip(source.files, shards, strict=True):
+        first_row = 0
+        for start, stop, num_rows in shard.runs:
+            slices.append(
+                Slice(
+                    part=len(slices),
+                    file=file.name,
+                    start=start,
+                    stop=stop,
+                    num_rows=num_rows,
+                    first_row=first_row,
+                    point=point_before(shard.points, start),
+                )
+            )
+            first_row += num_rows
+    path = source.root.uri if len(source.files) > 1 else source.root.path(source.files[0].name)
+    if not slices:
+        raise CatalogError(f"{path}: holds no samples such as 0001.jpg with 0001.txt or 0001.json", path=path)
+    schema = common_schema([schema for shard in shards for schema in shard.schemas])
+    if columns.product_id not in schema.names:
+        if columns.product_id != ColumnOptions().product_id:
+            raise CatalogError(
+                f"{path}: no JSON with {columns.product_id!r} for --columns.product-id; "
+                f"it has {', '.join(schema.names)}; without the option the sample's key is the id",
+                path=path,
+            )
+        schema = schema.insert(0, pa.field(columns.product_id, pa.string()))
+    schema = schema.set(schema.get_field_index(columns.product_id), pa.field(columns.product_id, pa.string()))
+    if any(shard.has_pictures for shard in shards):
+        others = [column for column in schema if column.name != columns.image]
+        schema = pa.schema([*others, pa.field(columns.image, PICTURE)])
+    ids = pa.chunked_array([ids for shard in shards for ids in shard.ids], pa.string())
+    digests = [
+        [file.name, identity(source, file, lambda shard=shard: shard.sha256)]  # type: ignore[misc]
+        for file, shard in zip(source.files, shards, strict=True)
+    ]
+    return schema, slices, ids, digests
+
+
+def read_samples(plan: CatalogPlan, slice_: Slice) -> ParsedRun:
+    """Return the samples of a slice as rows, and a reason for each whose JSON is broken.
+
+    Raises:
+        CatalogError: the archive is damaged or has changed.
+    """
+    columns = plan.columns
+    records: list[dict[str, Any]] = []
+    pictures: list[dict[str, Any] | None] = []
+    malformed: list[str] = []
+    path = posixpath.join(plan.root, slice_.file)
+    try:
+        with open_at(Storage(plan.root), slice_.file, slice_.point) as file:
+            for sample in iterate_samples(file, slice_.start, slice_.stop, with_pictures=True):
+                try:
+                    records.append(sample.record(columns.product_id))
+                except ValueError as error:
+                    malformed.append(str(error)[:300])
+                    continue
+                at = None if sample.picture is None else reference_to(slice_.file, sample.picture.start)
+                pictures.append(None if at is None else {"bytes": sample.picture_bytes, REFERENCE: at})
+    except (BrokenTarError, OSError, EOFError, zlib.error, ArtifactError) as error:
+        raise _broken(path, error) from error
+    has_pictures = columns.image in plan.schema.names and plan.schema.field(columns.image).type == PICTURE
+    names = [name for name in plan.schema.names if name != columns.image or not has_pictures]
+    rows = table_of_objects(records, pa.schema([plan.schema.field(name) for name in names]))
+    return ParsedRun(
+        rows.append_column(columns.image, pa.array(pictures, PICTURE)) if has_pictures else rows, tuple(malformed)
+    )
+
+
+def reference_to(file: str, start: int) -> str:
+    """Return the reference of the member whose header begins at a byte of an archive."""
+    return f"{file}#byte={start}"
+
+
+def read_member(file: Any, start: int) -> bytes | None:
+    """Return the bytes of the member whose header begins at a byte, or None where there is no picture of sane size.
+
+    Args:
+        file: the archive, seekable; compressed ones are decompressed from their beginning.
+        start: byte of the header, in the decompressed archive.
+    """
+    compressed = is_gzip(file)
+    try:
+        opened: Readable = InflatedFile(file) if compressed else file
+        for member in iterate_members(opened, start, start + 1):
+            data = opened.read(member.size_bytes) if member.size_bytes <= MAX_IMAGE_BYTES else b""
+            return data if len(data) == member.size_bytes else None
+    except (BrokenTarError, EOFError, zlib.error):
+        pass
+    return None
+
+
+def iterate_samples(file: Readable, start: int, stop: int | None, *, with_pictures: bool) -> Iterator[Sample]:
+    """Yield the samples of an archive in order.
+
+    A member whose extension the sample already has begins another sample with the same key.
+
+    Args:
+        file: the archive, at or before `start`.
+        start: byte of the first header.
+        stop: byte after the last sample; None reads to the end.
+        with_pictures: read the bytes of pictures too.
+
+    Raises:
+        BrokenTarError: the archive is cut off or damaged.
+    """
+    sample: Sample | None = None
+    for member in iterate_members(file, start, stop):
+        parts = NAME.fullmatch(member.name)
+        if parts is None:
+            continue
+        key, extension = parts["key"], parts["extension"].lower()
+        if sample is None or key != sample.key or extension in sample.extensions:
+            if sample:
+                yield sample
+            sample = Sample(key, member.start)
+        sample.extensions.add(extension)
+        sample.stop = member.stop
+        _take(sample, member, extension, file, with_pictures=with_pictures)
+    if sample:
+        yield sample
+
+
+def _take(sample: Sample, member: Member, extension: str, file: Readable, *, with_pictures: bool) -> None:
+    """Add a member to its sample; what is neither picture, text nor JSON is not read."""
+    name, _, kind = extension.rpartition(".")
+    if f".{kind}" in IMAGE_SUFFIXES:
+        rank = (extension.count("."), IMAGE_SUFFIXES.index(f".{kind}"), extension)
+        if sample.picture is None or rank < sample.picture_rank:
+            sample.picture, sample.picture_rank = member, rank
+            is_read = with_pictures and member.size_bytes <= MAX_IMAGE_BYTES
+            sample.picture_bytes = _whole(file, member) if is_read else None
+        return
+    if kind not in {"json", "txt"} and (name or kind not in NUMBERS | TEXTS):
+        return
+    if member.size_bytes > MAX_TEXT_BYTES:
+        sample.problem = f".{extension} holds {member.size_bytes} bytes, more than {MAX_TEXT_BYTES}"
+        return
+    data = _whole(file, member)
+    if kind == "json":
+        sample.objects.append((extension, data))
+        return
+    text = data.decode("utf-8", errors="replace").removeprefix("\ufeff").strip()
+    column = (name or "text") if kind == "txt" else kind
+    sample.values[column] = int(text) if kind in NUMBERS and _is_plain_integer(text) else text or None
+
+
+def _whole(file: Readable, member: Member) -> bytes:
+    data = file.read(member.size_bytes)
+    if len(data) < member.size_bytes:
+        raise BrokenTarError(f"cut off at byte {member.data + len(data)}, within {member.name[:80]!r}")
+    return data
+
+
+def _is_plain_integer(text: str) -> bool:
+    return len(text) < 19 and re.fullmatch(r"0|-?[1-9]\d*", text, re.ASCII) is not None
+
+
+def _plan_shard(source: Source, file: SourceFile, columns: ColumnOptions, rows_per_part: int) -> _Shard:
+    path = source.root.path(file.name)
+    shard = _Shard([], [], [], [], False, "")
+    digest = hashlib.sha256()
+    layout = _Layout()
+    try:
+        with source.root.open(file.name) as raw:
+            opened: Readable = InflatedFile(raw, found=shard.points) if is_gzip(raw) else raw
+            samples = iterate_samples(opened, 0, None, with_pictures=False)
+            while run := list(islice(samples, rows_per_part)):
+                records = []
+                for sample in run:
+                    layout.add(sample)
+                    digest.update(repr((sample.key, sample.start, sample.stop, sample.objects, sample.values)).encode())
+                    try:
+                        records.append(sample.record(columns.product_id))
+                    except ValueError:
+                        continue
+                table = table_of_objects(records, None)
+                shard.runs.append((run[0].start, run[-1].stop, len(run)))
+                if table.schema not in shard.schemas:
+                    shard.schemas.append(table.schema)
+                ids = [record[columns.product_id] for record in records]
+                shard.ids.append(pa.array([*ids, *[None] * (len(run) - len(ids))], pa.string()))
+    except (BrokenTarError, OSError, EOFError, zlib.error, ArtifactError) as error:
+        raise _broken(path, error) from error
+    layout.check(path)
+    return _Shard(shard.runs, shard.schemas, shard.ids, shard.points, layout.has_pictures, digest.hexdigest())
+
+
+class _Layout:
+    """Notices samples whose members are scattered over an archive, in a few bytes a sample."""
+
+    def __init__(self) -> None:
+        self._keys, self._starts, self._kinds = array("q"), array("q"), array("b")
+        self.has_pictures = False
+
+    def add(self, sample: Sample) -> None:
+        self._keys.append(hash(sample.key))
+        self._starts.append(sample.start)
+        has_words = bool(sample.objects or sample.values)
+        self._kinds.append((sample.picture is not None) + 2 * has_words)
+        self.has_pictures |= sample.picture is not None
+
+    def check(self, path: str) -> None:
+        """Refuse an archive in which a key stands once with a picture alone and once with words alone.
+
+        Raises:
+            CatalogError: it does.
+        """
+        keys, kinds = np.frombuffer(self._keys, np.int64), np.frombuffer(self._kinds, np.int8)
+        order = np.argsort(keys, kind="stable")
+        keys, kinds = keys[order], kinds[order]
+        scattered = np.flatnonzero((keys[:-1] == keys[1:]) & (kinds[:-1] + kinds[1:] == 3) & (kinds[:-1] % 3 > 0))
+        if len(scattered):
+            first, second = sorted(self._starts[order[scattered[0] + k]] for k in (0, 1))
+            raise CatalogError(
+                f"{path}: the members of a sample are not next to one another (bytes {first} and {second}); "
+                "pack it again in the order of names: tar --sort=name",
+                path=path,
+            )
+
+
+def _broken(path: str, error: Exception) -> CatalogError:
+    return CatalogError(f"{path}: not a readable tar: {' '.join(str(error).split())}", path=path)
