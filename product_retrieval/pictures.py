@@ -55,7 +55,7 @@ def load_picture(image_root: str, reference: str | None, *, image_column: str = 
         if inside and (inside["byte"] or inside["row"]):
             return _picture_inside(image_root, inside, image_column)
         return read_file_below(image_root, reference)
-    except (UnreadableImageError, ArtifactError, OSError, KeyError, pa.ArrowException):
+    except (UnreadableImageError, ArtifactError, OSError, EOFError, KeyError, pa.ArrowException):
         return None
 
 

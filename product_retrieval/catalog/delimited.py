@@ -134,8 +134,7 @@ def parse_csv(data: bytes, header: bytes, schema: pa.Schema | None, *, as_text: 
         malformed.append(f"{row.actual_columns} cells instead of {row.expected_columns}: {row.text[:80]}")
         return "skip"
 
-    delimiter = chr(delimiter_of(header))
-    names = csv.read_csv(io.BytesIO(header), parse_options=csv.ParseOptions(delimiter=delimiter)).column_names
+    names, delimiter = column_names(header), chr(delimiter_of(header))
     table = csv.read_csv(
         io.BytesIO(data.decode("utf-8", errors="replace").encode()),
         read_options=csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(data) * 3, 1 << 16)),
@@ -199,6 +198,12 @@ def as_written(value: Any) -> str | None:
         return None
     text = value if isinstance(value, str) else json.dumps(value)
     return text.encode("utf-8", errors="replace").decode()  # half a surrogate pair is no character
+
+
+def column_names(header: bytes) -> list[str]:
+    """Return the names in a CSV header."""
+    delimiter = chr(delimiter_of(header))
+    return list(csv.read_csv(io.BytesIO(header), parse_options=csv.ParseOptions(delimiter=delimiter)).column_names)
 
 
 def delimiter_of(header: bytes) -> int:

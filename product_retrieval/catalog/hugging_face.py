@@ -7,7 +7,6 @@ relative to it (datasets documentation, "Create an image dataset").
 
 from __future__ import annotations
 
-import io
 import json
 import posixpath
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from product_retrieval.catalog.delimited import column_names
 from product_retrieval.catalog.slices import ColumnOptions
 from product_retrieval.errors import CatalogError
 from product_retrieval.storage import Storage, pyarrow_source
@@ -96,6 +96,6 @@ def _column_names(source: Source) -> list[str]:
             first_line = file.read(HEAD_BYTES).decode("utf-8-sig", errors="replace").partition("\n")[0]
         if name.endswith(".jsonl"):
             return list(json.loads(first_line))
-        return list(pa.csv.read_csv(io.BytesIO(first_line.encode())).column_names)
+        return column_names(f"{first_line}\n".encode())
     except (ValueError, TypeError, OSError, pa.ArrowException):
         return []

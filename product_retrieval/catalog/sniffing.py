@@ -75,7 +75,8 @@ def recognise(head: bytes) -> Content | None:
 
 def _text(head: bytes) -> Content | None:
     sample = head[:512]
-    if max(sample[0::2].count(0), sample[1::2].count(0)) * 5 > len(sample):  # every other byte of Latin text
+    fewer, more = sorted((sample[0::2].count(0), sample[1::2].count(0)))
+    if more > 4 and more * 5 > len(sample) > fewer * 50:  # every other byte of Latin text
         return dict(MAGIC)[UTF16_MARKS[0]]
     begin = sample.lstrip().lower()
     for mark, content in MARKUP:

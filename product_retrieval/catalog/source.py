@@ -64,6 +64,7 @@ def find_source(uri: str, kind: Kind | None = None) -> Source:
         contents = _contents(root, chosen) if found != "folder" else []
     else:
         found, chosen, contents = _by_content(uri, root, files, kind)
+        is_named = True
     for file, content in zip(chosen, contents, strict=False):  # pictures are not looked at yet
         _check_content(root.path(file.name), content, found, is_named=is_named)
     sidecars = [file for file in files if file.name.lower().endswith(SIDECAR_SUFFIX)] if found == "folder" else []

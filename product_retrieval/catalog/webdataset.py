@@ -1,21 +1,16 @@
-"""WebDataset catalogues: tar archives in which the members of one product stand side by side under one key.
+"""WebDataset catalogues: tar archives of samples, cut into runs of bytes that hold whole ones.
 
-The key of `chairs/0017.seg.png` is `chairs/0017`, its extension `seg.png`: a member's path up to the first dot of its
-last component. Members that follow one another with one key are a sample. A slice is a run of bytes that holds whole
-samples, so that a worker reads its part in one go, without any list of members.
+So a worker reads its part in one go, and no list of members travels to it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
-import re
 import zlib
 from array import array
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -23,66 +18,19 @@ import numpy as np
 import pyarrow as pa
 
 from product_retrieval.catalog.contained import MAX_IMAGE_BYTES
-from product_retrieval.catalog.delimited import ParsedRun, as_written, table_of_objects
+from product_retrieval.catalog.delimited import ParsedRun, table_of_objects
 from product_retrieval.catalog.gzip_points import AccessPoint, InflatedFile, Readable, is_gzip, open_at, point_before
-from product_retrieval.catalog.kinds import IMAGE_SUFFIXES
 from product_retrieval.catalog.planners import Planned, common_schema, identity
 from product_retrieval.catalog.slices import REFERENCE, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import Source, SourceFile
-from product_retrieval.catalog.tar_members import BrokenTarError, Member, iterate_members
+from product_retrieval.catalog.tar_members import BrokenTarError, iterate_members
+from product_retrieval.catalog.tar_samples import Sample, iterate_samples
 from product_retrieval.errors import ArtifactError, CatalogError
 from product_retrieval.storage import Storage
 
-NAME = re.compile(r"(?:\./)*(?P<key>(?:.*/)?[^/.][^/.]*)\.(?P<extension>[^/]*)", re.DOTALL)
-"""Key and extension; names without a dot, or whose last component begins with one, belong to no sample."""
-NUMBERS = frozenset({"cls", "cls2", "class", "count", "index", "inx"})
-TEXTS = frozenset({"caption", "description", "id", "label", "text", "title", "transcript", "url"})
-MAX_TEXT_BYTES = 16 << 20
-"""A longer member is no text about one product."""
 PICTURE = pa.struct([("bytes", pa.large_binary()), (REFERENCE, pa.string())])
 THREADS = 8
 """Archives that are planned at once: over a network, walking one is mostly waiting."""
-
-
-@dataclass(slots=True)
-class Sample:
-    """The members of one key that stand side by side."""
-
-    key: str
-    start: int
-    """Byte of its first header."""
-    stop: int = 0
-    extensions: set[str] = field(default_factory=set)
-    values: dict[str, Any] = field(default_factory=dict)
-    """Columns from its text members."""
-    objects: list[tuple[str, bytes]] = field(default_factory=list)
-    """Extension and bytes of its JSON members."""
-    picture: Member | None = None
-    picture_rank: tuple[int, int, str] = (0, 0, "")
-    picture_bytes: bytes | None = None
-    problem: str | None = None
-    """Why it cannot be read."""
-
-    def record(self, id_column: str) -> dict[str, Any]:
-        """Return its columns without the picture; the key is the id unless its JSON states one.
-
-        Raises:
-            ValueError: its JSON is broken; the text says how.
-        """
-        if self.problem:
-            raise ValueError(f"{self.key}: {self.problem}")
-        record: dict[str, Any] = {id_column: self.key}
-        for extension, data in sorted(self.objects, key=lambda pair: (pair[0].count("."), pair[0]), reverse=True):
-            try:
-                found = json.loads(data.decode("utf-8", errors="replace").removeprefix("\ufeff"))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{self.key}.{extension}: not JSON ({error})") from error
-            if not isinstance(found, dict):
-                raise ValueError(f"{self.key}.{extension}: not a JSON object")
-            record |= found
-        record |= self.values
-        record[id_column] = as_written(record[id_column])
-        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +43,8 @@ class _Shard:
     ids: list[pa.Array]
     points: list[AccessPoint]
     has_pictures: bool
+    has_ids: bool
+    """Whether some JSON states an id."""
     sha256: str
     """Of all headers and of the members that are no pictures."""
 
@@ -126,16 +76,14 @@ def plan_webdataset(source: Source, columns: ColumnOptions, rows_per_part: int) 
     path = source.root.uri if len(source.files) > 1 else source.root.path(source.files[0].name)
     if not slices:
         raise CatalogError(f"{path}: holds no samples such as 0001.jpg with 0001.txt or 0001.json", path=path)
-    schema = common_schema([schema for shard in shards for schema in shard.schemas])
-    if columns.product_id not in schema.names:
-        if columns.product_id != ColumnOptions().product_id:
-            raise CatalogError(
-                f"{path}: no JSON with {columns.product_id!r} for --columns.product-id; "
-                f"it has {', '.join(schema.names)}; without the option the sample's key is the id",
-                path=path,
-            )
-        schema = schema.insert(0, pa.field(columns.product_id, pa.string()))
-    schema = schema.set(schema.get_field_index(columns.product_id), pa.field(columns.product_id, pa.string()))
+    if columns.product_id != ColumnOptions().product_id and not any(shard.has_ids for shard in shards):
+        raise CatalogError(
+            f"{path}: no JSON has {columns.product_id!r} for --columns.product-id; "
+            "without the option the key of a sample is its id",
+            path=path,
+        )
+    words = common_schema([schema for shard in shards for schema in shard.schemas])
+    schema = pa.schema([(columns.product_id, pa.string()), *(f for f in words if f.name != columns.product_id)])
     if any(shard.has_pictures for shard in shards):
         others = [column for column in schema if column.name != columns.image]
         schema = pa.schema([*others, pa.field(columns.image, PICTURE)])
@@ -162,7 +110,7 @@ def read_samples(plan: CatalogPlan, slice_: Slice) -> ParsedRun:
         with open_at(Storage(plan.root), slice_.file, slice_.point) as file:
             for sample in iterate_samples(file, slice_.start, slice_.stop, with_pictures=True):
                 try:
-                    records.append(sample.record(columns.product_id))
+                    records.append(sample.identified(sample.record(), columns.product_id))
                 except ValueError as error:
                     malformed.append(str(error)[:300])
                     continue
@@ -201,75 +149,10 @@ def read_member(file: Any, start: int) -> bytes | None:
     return None
 
 
-def iterate_samples(file: Readable, start: int, stop: int | None, *, with_pictures: bool) -> Iterator[Sample]:
-    """Yield the samples of an archive in order.
-
-    A member whose extension the sample already has begins another sample with the same key.
-
-    Args:
-        file: the archive, at or before `start`.
-        start: byte of the first header.
-        stop: byte after the last sample; None reads to the end.
-        with_pictures: read the bytes of pictures too.
-
-    Raises:
-        BrokenTarError: the archive is cut off or damaged.
-    """
-    sample: Sample | None = None
-    for member in iterate_members(file, start, stop):
-        parts = NAME.fullmatch(member.name)
-        if parts is None:
-            continue
-        key, extension = parts["key"], parts["extension"].lower()
-        if sample is None or key != sample.key or extension in sample.extensions:
-            if sample:
-                yield sample
-            sample = Sample(key, member.start)
-        sample.extensions.add(extension)
-        sample.stop = member.stop
-        _take(sample, member, extension, file, with_pictures=with_pictures)
-    if sample:
-        yield sample
-
-
-def _take(sample: Sample, member: Member, extension: str, file: Readable, *, with_pictures: bool) -> None:
-    """Add a member to its sample; what is neither picture, text nor JSON is not read."""
-    name, _, kind = extension.rpartition(".")
-    if f".{kind}" in IMAGE_SUFFIXES:
-        rank = (extension.count("."), IMAGE_SUFFIXES.index(f".{kind}"), extension)
-        if sample.picture is None or rank < sample.picture_rank:
-            sample.picture, sample.picture_rank = member, rank
-            is_read = with_pictures and member.size_bytes <= MAX_IMAGE_BYTES
-            sample.picture_bytes = _whole(file, member) if is_read else None
-        return
-    if kind not in {"json", "txt"} and (name or kind not in NUMBERS | TEXTS):
-        return
-    if member.size_bytes > MAX_TEXT_BYTES:
-        sample.problem = f".{extension} holds {member.size_bytes} bytes, more than {MAX_TEXT_BYTES}"
-        return
-    data = _whole(file, member)
-    if kind == "json":
-        sample.objects.append((extension, data))
-        return
-    text = data.decode("utf-8", errors="replace").removeprefix("\ufeff").strip()
-    column = (name or "text") if kind == "txt" else kind
-    sample.values[column] = int(text) if kind in NUMBERS and _is_plain_integer(text) else text or None
-
-
-def _whole(file: Readable, member: Member) -> bytes:
-    data = file.read(member.size_bytes)
-    if len(data) < member.size_bytes:
-        raise BrokenTarError(f"cut off at byte {member.data + len(data)}, within {member.name[:80]!r}")
-    return data
-
-
-def _is_plain_integer(text: str) -> bool:
-    return len(text) < 19 and re.fullmatch(r"0|-?[1-9]\d*", text, re.ASCII) is not None
-
-
 def _plan_shard(source: Source, file: SourceFile, columns: ColumnOptions, rows_per_part: int) -> _Shard:
     path = source.root.path(file.name)
-    shard = _Shard([], [], [], [], False, "")
+    shard = _Shard([], [], [], [], False, False, "")
+    has_ids = False
     digest = hashlib.sha256()
     layout = _Layout()
     try:
@@ -282,9 +165,11 @@ def _plan_shard(source: Source, file: SourceFile, columns: ColumnOptions, rows_p
                     layout.add(sample)
                     digest.update(repr((sample.key, sample.start, sample.stop, sample.objects, sample.values)).encode())
                     try:
-                        records.append(sample.record(columns.product_id))
+                        record = sample.record()
                     except ValueError:
                         continue
+                    has_ids |= columns.product_id in record
+                    records.append(sample.identified(record, columns.product_id))
                 table = table_of_objects(records, None)
                 shard.runs.append((run[0].start, run[-1].stop, len(run)))
                 if table.schema not in shard.schemas:
@@ -294,7 +179,7 @@ def _plan_shard(source: Source, file: SourceFile, columns: ColumnOptions, rows_p
     except (BrokenTarError, OSError, EOFError, zlib.error, ArtifactError) as error:
         raise _broken(path, error) from error
     layout.check(path)
-    return _Shard(shard.runs, shard.schemas, shard.ids, shard.points, layout.has_pictures, digest.hexdigest())
+    return _Shard(shard.runs, shard.schemas, shard.ids, shard.points, layout.has_pictures, has_ids, digest.hexdigest())
 
 
 class _Layout:

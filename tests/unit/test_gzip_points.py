@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import random
 import zlib
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_any_part_is_the_same_from_the_place_before_it(how: str) -> None:
 @pytest.mark.parametrize("how", ["fast", "usual", "best", "only literals", "flushed", "several streams"])
 def test_places_are_no_farther_apart_than_a_block_allows(how: str) -> None:
     _, points = find_points(FILES[how])
-    gaps = [after.start - before.start for before, after in zip(points, points[1:], strict=False)]
+    gaps = [after.start - before.start for before, after in itertools.pairwise(points)]
     assert len(gaps) >= 3
     assert max(gaps) < 400_000
 
