@@ -33,6 +33,7 @@ CSV_TOKENS = {
     for delimiter in DELIMITERS
 }
 """By delimiter: a quoted cell, with its closing quote where it has one, or the line feed that ends a record."""
+LINE_FEED = re.compile(rb"\n")
 QUOTED = re.compile(rb'"(?:[^"]|"")*"')
 HEADER_PEEK_BYTES = 64 << 10
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -230,7 +231,7 @@ def _line_ends(chunks: Iterable[bytes]) -> Iterator[int]:
     """Yield the offset just after each line, the last one too where no line feed ends it."""
     position, last = 0, 0
     for chunk in chunks:
-        for feed in re.finditer(b"\n", chunk):
+        for feed in LINE_FEED.finditer(chunk):
             last = position + feed.end()
             yield last
         position += len(chunk)
@@ -263,6 +264,8 @@ def _csv_record_ends(chunks: Iterable[bytes]) -> Iterator[int]:
 
 def _ends_in(pending: bytes, token: re.Pattern[bytes]) -> list[int]:
     """Return the offsets just after each whole record at the beginning of some bytes."""
+    if b'"' not in pending:
+        return [feed.end() for feed in LINE_FEED.finditer(pending)]
     ends = []
     for found in token.finditer(pending):
         if found.group(1) is None:

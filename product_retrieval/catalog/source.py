@@ -80,8 +80,9 @@ def _kind_by_suffix(uri: str, files: list[SourceFile]) -> Kind | None:
         kind for kind, suffixes in SUFFIXES.items() if any(f.name.lower().endswith(suffixes) for f in files)
     ]
     tables = [kind for kind in found if kind != "folder"]
-    if len(tables) > 1:
-        raise CatalogError(f"{uri}: holds {' and '.join(tables)} files; name one kind with --kind", path=uri)
+    several = found if "webdataset" in found else tables  # a tar names no pictures beside it
+    if len(several) > 1:
+        raise CatalogError(f"{uri}: holds {' and '.join(several)} files; name one kind with --kind", path=uri)
     return (tables or found or [None])[0]  # pictures beside a table are the pictures that it names
 
 

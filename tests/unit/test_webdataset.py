@@ -115,6 +115,14 @@ def test_folder_of_tars_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     assert [slice_.num_rows for slice_ in plan.slices] == [2, 1]
 
 
+def test_tar_beside_pictures_asks_which(tmp_path: Path, png: Maker) -> None:
+    write_tar(tmp_path / "a.tar", [("1.txt", "a")])
+    (tmp_path / "b.png").write_bytes(png())
+    with pytest.raises(CatalogError, match="holds webdataset and folder files; name one kind with --kind"):
+        plan_catalog(str(tmp_path))
+    assert ids_of(plan_catalog(str(tmp_path), kind="folder")) == ["b.png"]
+
+
 def test_archives_that_were_joined_are_read_to_the_end(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar_bytes([("1.txt", "a")]) + tar_bytes([("2.txt", "b")]))
     assert ids_of(plan_catalog(str(tmp_path / "a.tar"))) == ["1", "2"]
