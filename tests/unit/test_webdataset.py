@@ -16,6 +16,7 @@ import pytest
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, plan_catalog, read_slice
 from product_retrieval.catalog.contained import MAX_IMAGE_BYTES
 from product_retrieval.catalog.products import IMAGE, SOURCE
+from product_retrieval.catalog.tar_members import iterate_members
 from product_retrieval.catalog.tar_samples import MAX_TEXT_BYTES
 from product_retrieval.errors import CatalogError
 from product_retrieval.pictures import load_picture
@@ -371,3 +372,29 @@ def test_picture_that_is_not_there_is_none(tmp_path: Path, png: Maker, reference
     write_tar(tmp_path / "root" / "a.tar", [("1.png", png())])
     assert load_picture(str(tmp_path / "root"), "a.tar#byte=0") == png()
     assert load_picture(str(tmp_path / "root"), reference) is None
+
+
+@pytest.mark.parametrize("tar_format", FORMATS)
+@pytest.mark.parametrize("seed", range(3))
+def test_members_are_those_that_tarfile_finds(tar_format: str, seed: int) -> None:
+    rng = random.Random(seed)
+    entries: list[Entry] = []
+    for i in range(40):
+        name = (
+            "/".join("n" * rng.randint(1, 60) for _ in range(rng.randint(1, 3 if tar_format != "ustar" else 1)))
+            + f"{i}.txt"
+        )
+        kind = rng.choice([tarfile.REGTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.LNKTYPE])
+        target = "t" * rng.randint(1, 200 if tar_format != "ustar" else 90)
+        is_file = kind == tarfile.REGTYPE
+        entries.append(
+            (
+                name if is_file else special(name, kind, target),
+                rng.randbytes(rng.choice([0, 1, 511, 512, 513, 5000])) if is_file else b"",
+            )
+        )
+    data = tar_bytes(entries, tar_format=FORMATS[tar_format])
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        expected = [(m.name, m.offset, m.offset_data, m.size) for m in archive if m.isreg()]
+    found = [(m.name, m.start, m.data, m.size_bytes) for m in iterate_members(io.BytesIO(data), 0, None)]
+    assert found == expected
