@@ -10,10 +10,12 @@ import hashlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from product_retrieval.catalog import planners
+from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import Kind, find_source
 from product_retrieval.errors import CatalogError
@@ -47,16 +49,17 @@ def plan_catalog(
     """
     columns = columns or ColumnOptions()
     source = find_source(uri, kind)
+    ids = RepeatedIds()
     match source.kind:
         case "parquet":
-            schema, slices, ids, digests = planners.plan_parquet(source, columns, rows_per_part)
+            schema, slices, digests = planners.plan_parquet(source, columns, rows_per_part, ids)
         case "folder":
-            schema, slices, ids, digests = planners.plan_folder(source, rows_per_part)
+            schema, slices, digests = planners.plan_folder(source, rows_per_part)
         case _:
-            schema, slices, ids, digests = planners.plan_delimited(source, columns, rows_per_part)
+            schema, slices, digests = planners.plan_delimited(source, columns, rows_per_part, ids)
     template = None if source.kind == "folder" else resolve_text(schema, columns, uri)
     _check_columns(schema, columns, template, uri, kind=source.kind)
-    slices = _mark_repeated(slices, ids)
+    slices = _mark_repeated(slices, ids.rows())
     if not any(slice_.num_rows for slice_ in slices):
         raise CatalogError(f"{uri}: holds no products", path=uri)
     identity = {
@@ -122,19 +125,14 @@ def _check_columns(schema: pa.Schema, columns: ColumnOptions, template: str | No
         )
 
 
-def _mark_repeated(slices: list[Slice], ids: pa.ChunkedArray) -> list[Slice]:
+def _mark_repeated(slices: list[Slice], repeated: NDArray[np.int64]) -> list[Slice]:
     """Note, per slice, the rows whose id an earlier row has taken."""
-    table = pa.table({"product_id": ids, "row": pa.array(range(len(ids)), pa.int64())})
-    table = table.filter(pc.is_valid(table["product_id"]))
-    first = table.group_by("product_id", use_threads=False).aggregate([("row", "min"), ("row", "count")])
-    first = first.filter(pc.greater(first["row_count"], 1))
-    if not len(first):
+    if not len(repeated):
         return slices
-    several = table.filter(pc.is_in(table["product_id"], first["product_id"].combine_chunks()))
-    repeated = sorted(set(several["row"].to_pylist()) - set(first["row_min"].to_pylist()))
     marked, offset = [], 0
     for slice_ in slices:
-        rows = tuple(row - offset for row in repeated if offset <= row < offset + slice_.num_rows)
+        low, high = np.searchsorted(repeated, [offset, offset + slice_.num_rows])
+        rows = tuple((repeated[low:high] - offset).tolist())
         marked.append(replace(slice_, repeated=rows) if rows else slice_)
         offset += slice_.num_rows
     return marked
