@@ -150,6 +150,28 @@ class Storage:
         _sync_folder(os.path.dirname(self.path(name)))
         return True
 
+    def check_atomic(self) -> None:
+        """Check that the store refuses a name that is taken; without that, two writers would overwrite one another.
+
+        Raises:
+            ArtifactError: it does not, or cannot be written to.
+        """
+        if self.is_local:
+            return  # link(2)
+        probe = f"{STAGING}/probe-{uuid.uuid4().hex}"
+        try:
+            is_refused = self.put_if_absent(probe, b"") and not self.put_if_absent(probe, b"")
+        except (NotImplementedError, TypeError, ValueError):
+            is_refused = False
+        with contextlib.suppress(OSError, NotImplementedError):
+            self.delete(probe)
+        if not is_refused:
+            raise ArtifactError(
+                f"{self.uri}: this store has no conditional writes, so results could be lost or mixed; "
+                "write to a local or shared folder or to an object store that has them",
+                path=self.uri,
+            )
+
     def swap(self, name: str, data: bytes, *, expected: bytes | None) -> bool:
         """Replace a small file only if its bytes are still the expected ones (compare and swap).
 

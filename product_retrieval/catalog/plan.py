@@ -20,7 +20,7 @@ from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, Column
 from product_retrieval.catalog.source import Kind, find_source
 from product_retrieval.errors import CatalogError
 
-RESERVED = ("image_vector", "text_vector", "image_ref")
+RESERVED = ("image_vector", "text_vector", "image_key", "text_key", "image_ref")
 """Columns that the embedding job writes itself."""
 
 
@@ -78,6 +78,8 @@ def plan_catalog(
         schema=schema,
         slices=tuple(slices),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        num_files=len(source.files),
+        size_bytes=sum(file.size_bytes for file in source.files),
     )
 
 

@@ -62,6 +62,9 @@ class CatalogPlan:
     slices: tuple[Slice, ...]
     fingerprint: str
     """SHA-256 over what the rows and parts depend on."""
+    num_files: int
+    size_bytes: int
+    """Of all files."""
 
     @property
     def num_products(self) -> int:

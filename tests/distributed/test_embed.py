@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from product_retrieval.catalog import plan_catalog
-from product_retrieval.embedding_steps import PartPublisher, SliceReader, embed_serially
+from product_retrieval.embedding_steps import PartPublisher, embed_serially
 from product_retrieval.embeddings import read_manifest
 from product_retrieval.encoders.hashing import HashEncoder
 from product_retrieval.images import ImageLimits
+from product_retrieval.slice_reader import SliceReader
 from product_retrieval.storage import Storage
 
 pytestmark = pytest.mark.distributed
@@ -44,7 +45,7 @@ def expected(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Tabl
     output = tmp_path_factory.mktemp("serial")
     plan = plan_catalog(str(catalog), rows_per_part=ROWS_PER_PART)
     encoder = HashEncoder()
-    publisher = PartPublisher(Storage.at(output), "serial", {s.part: s.num_rows for s in plan.slices})
+    publisher = PartPublisher(Storage.at(output), "serial")
     parts = embed_serially(
         SliceReader(plan, encoder, ImageLimits()),
         encoder,
@@ -108,7 +109,7 @@ def test_killed_encoder_costs_nothing(
 ) -> None:
     process = start_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH)
     wait_for_parts(tmp_path, process, at_least=2)
-    encoders = [pid for pid, name in processes(process.pid) if "MapWorker(Map(EncodeStep)" in name]
+    encoders = [pid for pid, name in processes(process.pid) if "MapWorker(MapBatches(EncodeStep)" in name]
     assert len(encoders) == 1
     os.kill(encoders[0], signal.SIGKILL)
     _, stderr = process.communicate(timeout=200)
@@ -146,7 +147,7 @@ def test_other_options_never_mix_into_an_output(
         (("--catalog", "{catalog}", "--encoder.model", "/no/model"), 5, "no such folder"),
         (("--catalog", "{catalog}", "--encoder.model", "{catalog}"), 5, "no readable config.json"),
         (("--catalog", "{catalog}", "--max-rejected", "0.001"), 3, "2 of 400 products rejected"),
-        (("--catalog", "{catalog}", "--num-actors", "64"), 1, "would hold all"),
+        (("--catalog", "{catalog}", "--pool.max-actors", "64"), 1, "would hold all"),
         (("--catalog", "{catalog}", "--rows-per-part", "0"), 2, "must be at least 1, not 0"),
         (("--catalog", "{catalog}", "--output", "/dev/null/out"), 4, "cannot write there"),
         (("--catalog", "{catalog}", "--no-such-option"), 2, "--no-such-option"),
