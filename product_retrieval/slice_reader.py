@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from product_retrieval.catalog import CatalogPlan, Slice, read_slice
 from product_retrieval.catalog.products import IMAGE, SOURCE, Rejection, Stage
 from product_retrieval.earlier import EarlierVectors, Side, content_key
-from product_retrieval.embeddings import KEY_BYTES
+from product_retrieval.embeddings import KEY_BYTES, part_name
 from product_retrieval.encoders.protocol import Preparer
+from product_retrieval.faults import fault_point
 from product_retrieval.images import ImageLimits, decode
 
 PART, SIDE_PX, PIXELS, REJECTION = "__part", "__side_px", "__pixels", "__rejection"
@@ -52,6 +53,7 @@ class SliceReader:
 
     def __call__(self, slice_: Slice) -> pa.Table:
         """Return a row for each record of the slice, with prepared pixels, earlier vectors or a rejection."""
+        fault_point(f"read {part_name(slice_.part)}")
         sliced = read_slice(self.plan, slice_)
         table = sliced.table
         images, texts = table.column(IMAGE).to_pylist(), table.column("text").to_pylist()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from product_retrieval.errors import ArtifactError, OptionsError
+from product_retrieval.faults import fault_point
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -141,12 +142,17 @@ class Storage:
             OSError: the disk is full.
         """
         if not self.is_local:
-            return self._put_object_if_absent(name, data)
+            fault_point(f"staged {name}")
+            is_ours = self._put_object_if_absent(name, data)
+            fault_point(f"published {name}")
+            return is_ours
         with self._temporary(name, data) as temporary:
+            fault_point(f"staged {name}")
             try:
                 os.link(temporary, self.path(name))
             except FileExistsError:
                 return False
+            fault_point(f"published {name}")
         _sync_folder(os.path.dirname(self.path(name)))
         return True
 

@@ -39,6 +39,7 @@ from product_retrieval.embeddings import (
 from product_retrieval.encoders import EncoderOptions
 from product_retrieval.encoders.protocol import fingerprint_of, load_preparer
 from product_retrieval.errors import CatalogError
+from product_retrieval.faults import fault_point
 from product_retrieval.images import ImageLimits
 from product_retrieval.progress import Progress
 from product_retrieval.run_identity import RunIdentity
@@ -181,6 +182,7 @@ def encode_slices(
     parts: dict[str, Part] = {}
     with Progress("embed", num_products, unit="products", done=num_products - num_todo) as progress:
         for part in run_pipeline(slices, reader, encoding, publisher, pool):
+            fault_point(f"collected {part.name}")
             parts[part.name] = part
             progress.advance(part.num_products + part.num_rejected)
             limit.count(part.num_rejected, publisher.storage)

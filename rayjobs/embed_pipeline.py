@@ -18,9 +18,10 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from product_retrieval.catalog import Slice
 from product_retrieval.embedding_steps import PartPublisher, encode_table
-from product_retrieval.embeddings import Part, VectorType
+from product_retrieval.embeddings import Part, VectorType, part_name
 from product_retrieval.encoders import EncoderOptions, load_encoder
-from product_retrieval.slice_reader import SliceReader
+from product_retrieval.faults import fault_point
+from product_retrieval.slice_reader import PART, SliceReader
 from rayjobs.encoder_pool import EncoderPool
 
 READ_CPUS = 0.5
@@ -104,6 +105,7 @@ class EncodeStep:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Encode the rows of a part."""
         table, num_rows = unpacked(batch)
+        fault_point(f"encode {part_name(table.column(PART)[0].as_py())}")
         encoded = encode_table(table, self._encoder, batch_size=self._batch_size, vector_type=self._vector_type)
         return packed(encoded, num_rows)
 

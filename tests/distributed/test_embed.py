@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -85,6 +84,7 @@ def test_killed_job_shows_only_whole_parts_and_the_rerun_finishes_the_rest(
     tmp_path: Path,
     run_module: Callable[..., subprocess.CompletedProcess[str]],
     start_module: Callable[..., subprocess.Popen[str]],
+    wait_for_parts: Callable[..., None],
 ) -> None:
     process = start_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH)
     wait_for_parts(tmp_path, process, at_least=3)
@@ -105,7 +105,11 @@ def test_killed_job_shows_only_whole_parts_and_the_rerun_finishes_the_rest(
 
 
 def test_killed_encoder_costs_nothing(
-    catalog: Path, expected: pa.Table, tmp_path: Path, start_module: Callable[..., subprocess.Popen[str]]
+    catalog: Path,
+    expected: pa.Table,
+    tmp_path: Path,
+    start_module: Callable[..., subprocess.Popen[str]],
+    wait_for_parts: Callable[..., None],
 ) -> None:
     process = start_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH)
     wait_for_parts(tmp_path, process, at_least=2)
@@ -186,17 +190,66 @@ def test_run_record_names_what_the_rows_depend_on(
 ) -> None:
     assert run_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH).returncode == 0
     record = json.loads((tmp_path / "run.json").read_text())
-    assert set(record) == {"catalog", "fingerprint", "limits", "precision", "vector_type"}
+    assert set(record) == {"catalog", "fingerprint", "limits", "precision", "preparation", "vector_type"}
 
 
-def wait_for_parts(output: Path, process: subprocess.Popen[str], *, at_least: int) -> None:
-    """Wait until a running job has published some parts."""
-    for _ in range(6000):
-        if len(list(output.glob("data/*.parquet"))) >= at_least:
-            return
-        assert process.poll() is None, process.communicate()
-        select.select([], [], [], 0.01)
-    pytest.fail("no parts after a minute")
+def test_changed_catalog_reuses_what_is_the_same_and_equals_a_full_run(
+    catalog: Path, tmp_path: Path, run_module: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    old, changed = tmp_path / "old", tmp_path / "changed.parquet"
+    assert run_module("rayjobs.embed", "--catalog", catalog, "--output", old, *HASH).returncode == 0
+    rows = pa.concat_tables([pq.read_table(file) for file in sorted(catalog.iterdir())]).to_pylist()
+    del rows[100]  # gone
+    rows[200]["title"] = "now called otherwise"
+    rows[201]["image"] = rows[0]["image"]  # a picture that another product has
+    rows.append(rows[5] | {"product_id": "p900", "title": "new thing"})
+    pq.write_table(pa.Table.from_pylist(rows[::-1]), changed)
+    command = ("rayjobs.embed", "--catalog", changed, *HASH, "--output")
+    dry = run_module(*command, tmp_path / "new", "--reuse", old, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "would be reused    16 pictures and 15 texts (of the same rows)" in dry.stdout
+    assert "new)" in dry.stdout
+    assert not (tmp_path / "new").exists()
+    reusing = run_module(*command, tmp_path / "new", "--reuse", old)
+    assert reusing.returncode == 0, reusing.stderr
+    assert "not encoded again  397 pictures and 396 texts" in reusing.stdout
+    assert run_module(*command, tmp_path / "full").returncode == 0
+    assert rows_of(tmp_path / "new").equals(rows_of(tmp_path / "full"))
+
+
+def test_reuse_of_what_was_made_otherwise_is_refused(
+    catalog: Path, tmp_path: Path, run_module: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert run_module("rayjobs.embed", "--catalog", catalog, "--output", old, *HASH).returncode == 0
+    command = ("rayjobs.embed", "--catalog", catalog, "--encoder.model", "hash", "--output")
+    for arguments, code, message in [
+        ((new, "--reuse", old, "--vector-type", "float32"), 4, "made with another vector_type"),
+        ((new, "--reuse", tmp_path / "nowhere"), 4, "no embeddings there"),
+        ((old, "--rows-per-part", "16", "--reuse", old), 2, "is the --output"),
+    ]:
+        result = run_module(*command, *arguments)
+        assert result.returncode == code, result.stderr
+        assert message in result.stderr.splitlines()[-1]
+        assert not new.exists()
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(
+    catalog: Path, tmp_path: Path, run_module: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    result = run_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path / "out", *HASH, "--dry-run")
+    assert (result.returncode, result.stderr) == (0, "")
+    for line in (
+        f"catalogue          {catalog}: parquet, 2 files",
+        "products           400",
+        "to encode          pictures and texts, text {title}",
+        "attributes         title string, price double",
+        "would be rejected  1 nothing_to_encode, 1 image_not_decodable (of the first 16 rows)",
+        "parts              26, up to 102 kB of vectors",
+        f"written to         {tmp_path}/out (new)",
+    ):
+        assert line in result.stdout
+    assert not (tmp_path / "out").exists()
 
 
 def processes(ancestor: int) -> list[tuple[int, str]]:
