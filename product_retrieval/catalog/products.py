@@ -34,6 +34,9 @@ REJECTION_SCHEMA = pa.schema(
 )
 """One row a rejected product: its id where it has one, `file:row`, the stage, a reason code, and what was found."""
 
+MAX_TEXT_CHARS = 16_384
+"""What follows is cut off: no text tower reads as far, and one pasted book must not slow a part down."""
+
 DANGLING = re.compile(r"(?:^[\s.,;:|/-]+)|(?:[\s,;:|/-]+$)|(?<=[.,;:|/-])(?:\s*[.,;:|/-])+")
 
 
@@ -110,7 +113,8 @@ def render_text(template: str, columns: dict[str, list[Any]], num_rows: int) -> 
             texts.append(None)
             continue
         words = "".join(a + b for a, b in zip(literal, [*values, ""], strict=True))
-        texts.append(DANGLING.sub("", " ".join(words.split())) if not all(values) else " ".join(words.split()))
+        words = " ".join(words[:MAX_TEXT_CHARS].replace("\0", " ").split())
+        texts.append(words if all(values) else DANGLING.sub("", words))
     return texts
 
 
@@ -148,7 +152,7 @@ def _folder_rows(plan: CatalogPlan, slice_: Slice) -> pa.Table:
             text = read_file_below(plan.root, sidecar).decode("utf-8", errors="replace")
         except UnreadableImageError:
             text = ""
-        texts.append(" ".join(text.split()) or None)
+        texts.append(text or None)
     return pa.table({"product_id": list(slice_.members), "text": pa.array(texts, pa.string())})
 
 
