@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-from product_retrieval.catalog import CatalogPlan, ColumnOptions, Slice, plan_catalog
+from product_retrieval.catalog import CatalogPlan, ColumnOptions, FetchOptions, Slice, plan_catalog
 from product_retrieval.catalog.source import Kind
 from product_retrieval.command import LogLevel, run
 from product_retrieval.embedding_steps import PartPublisher, SliceReader, encode_table, table_from_bytes, table_to_bytes
@@ -71,6 +71,7 @@ class EmbedOptions:
     columns: ColumnOptions = field(default_factory=ColumnOptions)
     image_root: str | None = None
     """Folder that image paths are relative to and cannot leave; default: the catalogue's."""
+    fetch: FetchOptions = field(default_factory=FetchOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     num_actors: int | None = None
     """Encoder processes; default: one a GPU, or one for every two CPUs."""
@@ -105,6 +106,7 @@ def embed(options: EmbedOptions) -> None:
         kind=options.kind,
         image_root=options.image_root,
         rows_per_part=options.rows_per_part,
+        fetch=options.fetch,
     )
     run_record = describe_run(options, plan, fingerprint)
     run_id = hashlib.sha256(run_record).hexdigest()[:16]
@@ -127,6 +129,7 @@ def describe_run(options: EmbedOptions, plan: CatalogPlan, fingerprint: Fingerpr
     """Return, as canonical JSON, everything the output rows depend on."""
     record = {
         "catalog": plan.fingerprint,
+        "fetch": plan.fetch.allowing,
         "fingerprint": asdict(fingerprint),
         "limits": asdict(options.limits),
         "precision": options.encoder.precision,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from product_retrieval.catalog import planners
+from product_retrieval.catalog.fetch_options import FetchOptions
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import Kind, find_source
 from product_retrieval.errors import CatalogError
@@ -29,6 +30,7 @@ def plan_catalog(
     kind: Kind | None = None,
     image_root: str | None = None,
     rows_per_part: int = 1024,
+    fetch: FetchOptions | None = None,
 ) -> CatalogPlan:
     """Read the heads and the ids of a catalogue and cut its rows into parts.
 
@@ -38,6 +40,7 @@ def plan_catalog(
         kind: what the files are; None decides by suffix.
         image_root: folder that image paths are relative to and cannot leave; None takes the catalogue's own.
         rows_per_part: products in each part but the last of a file.
+        fetch: hosts whose pictures are fetched, and how; None fetches none. No part of the fingerprint.
 
     Returns:
         The plan; equal input gives an equal plan.
@@ -75,6 +78,7 @@ def plan_catalog(
         schema=schema,
         slices=tuple(slices),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        fetch=fetch or FetchOptions(),
     )
 
 
