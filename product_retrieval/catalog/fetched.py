@@ -16,15 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 
-import httpcore2
-
 from product_retrieval.catalog.addresses import why_refused
 from product_retrieval.catalog.contained import UnreadableImageError
 from product_retrieval.catalog.fetch_errors import FetchError
 from product_retrieval.catalog.fetch_options import FetchOptions
 from product_retrieval.catalog.http_answers import Redirect, read_answer
 from product_retrieval.catalog.picture_urls import HostEntry, PictureUrl, follow, parse_url
-from product_retrieval.catalog.pinned import PinnedConnections
+from product_retrieval.catalog.pinned import Connector, PinnedConnections, connect
 from product_retrieval.catalog.resolved import Deadline, Resolver, resolve
 
 NUM_THREADS = 32
@@ -43,8 +41,8 @@ class ImageFetcher:
         options: FetchOptions,
         *,
         resolver: Resolver = resolve,
+        connector: Connector = connect,
         ssl_context: ssl.SSLContext | None = None,
-        backend: httpcore2.NetworkBackend | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Prepare to fetch.
@@ -52,16 +50,14 @@ class ImageFetcher:
         Args:
             options: allowed hosts and bounds.
             resolver: what turns names to addresses.
+            connector: what connects to an address.
             ssl_context: trusted certificates; None takes the system's.
-            backend: what connects to an address; None takes the system's sockets.
             sleep: what waits between retries.
         """
         self._options = options
         self._allowed = [HostEntry.parse(entry) for entry in options.allowed_hosts]
         self._private = [HostEntry.parse(entry) for entry in options.private_hosts]
-        self._connections = PinnedConnections(
-            resolver=resolver, ssl_context=ssl_context, backend=backend or httpcore2.SyncBackend()
-        )
+        self._connections = PinnedConnections(resolver=resolver, connector=connector, ssl_context=ssl_context)
         self._sleep = sleep
         self._lock = threading.Lock()
         self._turns: dict[str, threading.Semaphore] = {}

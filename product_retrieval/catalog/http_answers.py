@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import httpcore2
+import h11
 
 from product_retrieval.catalog.fetch_errors import FetchError
 from product_retrieval.catalog.picture_urls import PictureUrl
@@ -22,13 +23,24 @@ GZIP = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
+class Response:
+    """What a server sent."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    """By lower-case name; of several the last."""
+    body: Iterator[bytes]
+    """Read from the connection as it is taken; without the framing, but packed as the headers say."""
+
+
+@dataclass(frozen=True, slots=True)
 class Redirect:
     """An answer that points elsewhere."""
 
     location: bytes
 
 
-def read_answer(response: httpcore2.Response, url: PictureUrl, *, max_bytes: int) -> bytes | Redirect:
+def read_answer(response: Response, url: PictureUrl, *, max_bytes: int) -> bytes | Redirect:
     """Read the answer to a request.
 
     Args:
@@ -39,10 +51,10 @@ def read_answer(response: httpcore2.Response, url: PictureUrl, *, max_bytes: int
     Raises:
         FetchError: it is no picture.
     """
-    headers = {name.lower(): value for name, value in response.headers}
+    headers = response.headers
     if response.status == 200:
-        return _read_body(response, headers, url, max_bytes)
-    _discard_body(response, headers)
+        return _read_body(response, url, max_bytes)
+    _discard_body(response)
     status = f"{url.shown}: HTTP {response.status}"
     if response.status in REDIRECTS and b"location" in headers:
         return Redirect(headers[b"location"])
@@ -54,17 +66,17 @@ def read_answer(response: httpcore2.Response, url: PictureUrl, *, max_bytes: int
     raise FetchError("image_http_error", status)
 
 
-def _read_body(response: httpcore2.Response, headers: dict[bytes, bytes], url: PictureUrl, max_bytes: int) -> bytes:
+def _read_body(response: Response, url: PictureUrl, max_bytes: int) -> bytes:
     """Read a body, however long it claims to be, and unpack it where the server packed it unasked."""
-    coding = headers.get(b"content-encoding", b"identity").strip().lower()
+    coding = response.headers.get(b"content-encoding", b"identity").strip().lower()
     if coding not in (b"identity", b"", b"gzip", b"x-gzip"):
         raise FetchError("image_not_readable", f"{url.shown}: content encoding {coding[:20]!r}")
     too_large = FetchError("image_too_large", f"{url.shown}: more than {max_bytes} bytes")
-    if _claimed_size(headers) > max_bytes:
+    if _claimed_size(response) > max_bytes:
         raise too_large
     unpacker = zlib.decompressobj(GZIP) if coding.endswith(b"gzip") else None
     received, body = 0, bytearray()
-    for chunk in response.iter_stream():
+    for chunk in response.body:
         received += len(chunk)
         try:
             body += chunk if unpacker is None else unpacker.decompress(chunk, max_bytes + 1 - len(body))
@@ -77,19 +89,19 @@ def _read_body(response: httpcore2.Response, headers: dict[bytes, bytes], url: P
     return bytes(body)
 
 
-def _discard_body(response: httpcore2.Response, headers: dict[bytes, bytes]) -> None:
+def _discard_body(response: Response) -> None:
     """Read a short body that nobody needs; a long one costs its connection instead."""
-    if b"content-length" not in headers or _claimed_size(headers) > DISCARDED_BYTES:
+    if b"content-length" not in response.headers or _claimed_size(response) > DISCARDED_BYTES:
         return
     try:
-        for _ in response.iter_stream():
+        for _ in response.body:
             pass
-    except (TimeoutError, httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.RemoteProtocolError):
+    except (OSError, h11.RemoteProtocolError):
         return  # the status was what mattered
 
 
-def _claimed_size(headers: dict[bytes, bytes]) -> int:
-    claim = headers.get(b"content-length", b"0")
+def _claimed_size(response: Response) -> int:
+    claim = response.headers.get(b"content-length", b"0")
     return int(claim) if claim.isdigit() else 0
 
 

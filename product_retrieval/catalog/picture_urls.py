@@ -18,6 +18,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL_CHARS = 8192
 """Longer ones are not links: servers refuse them from 8 KiB on."""
 AFTER_SCHEME = re.compile(r"[/\\]{2}(?P<authority>[^/\\?#]*)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?:#.*)?")
+ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 PORT = re.compile(r"(?P<host>.*?)(?::(?P<port>[0-9]*))?", re.S)
 LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 PRINTABLE = bytes(range(0x20, 0x7F))
@@ -120,8 +121,11 @@ def follow(url: PictureUrl, location: bytes) -> PictureUrl:
     Raises:
         FetchError: see parse_url.
     """
+    text = quote(location.strip(), safe=PRINTABLE)
+    if ABSOLUTE.match(text):
+        return parse_url(text)
     base = f"{url.scheme}://{url.authority}{url.target}"
-    head, mark, tail = quote(location.strip(), safe=PRINTABLE).partition("?")
+    head, mark, tail = text.partition("?")
     return parse_url(urljoin(base, head.replace("\\", "/") + mark + tail))
 
 

@@ -3,100 +3,121 @@
 A host's name is resolved first, every address that it has is checked, and the connection is made to one of these
 numbers: whatever the name means a moment later cannot matter. Certificate, SNI and Host header are the name's. Nothing
 comes from the environment but the trusted certificates: a proxy would resolve names itself, past every check here.
+
+The protocol is h11's, which does no input or output: each time the socket is waited for is a line of this module.
 """
 
 from __future__ import annotations
 
+import selectors
+import socket
 import ssl
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import httpcore2
+import h11
 
 from product_retrieval import __version__
 from product_retrieval.catalog.fetch_errors import FetchError
+from product_retrieval.catalog.http_answers import Response
 from product_retrieval.catalog.picture_urls import PictureUrl
 from product_retrieval.catalog.resolved import CheckedAddresses, Deadline, Resolver
 
+Connector = Callable[[str, int, float], socket.socket]
+"""Connects to a numeric address and a port within seconds; raises OSError."""
+
 MAX_ADDRESSES_TRIED = 3
+MAX_HEADER_BYTES = 1 << 16
+"""Of one answer; servers send some kilobytes."""
+READ_BYTES = 1 << 16
 HEADERS = [
-    (b"User-Agent", f"multimodal-product-retrieval/{__version__}".encode()),
-    (b"Accept", b"image/jpeg,image/png,image/webp,image/gif,image/bmp,image/tiff,*/*;q=0.1"),
-    (b"Accept-Encoding", b"identity"),  # pictures are compressed already
+    ("User-Agent", f"multimodal-product-retrieval/{__version__}"),
+    ("Accept", "image/jpeg,image/png,image/webp,image/gif,image/bmp,image/tiff,*/*;q=0.1"),
+    ("Accept-Encoding", "identity"),  # pictures are compressed already
 ]
 
 
-class TimedStream(httpcore2.NetworkStream):
-    """A stream whose every step ends at the deadline of the request that it serves."""
-
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
-        """Wrap a connected stream."""
-        self._stream = stream
-        self.deadline = deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline knows
-        """Read what is there."""
-        return self._stream.read(max_bytes, self.deadline.remaining_s())
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline knows
-        """Write everything."""
-        self._stream.write(buffer, self.deadline.remaining_s())
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._stream.close()
-
-    def get_extra_info(self, info: str) -> object:
-        """Return what the socket knows."""
-        return self._stream.get_extra_info(info)
+def connect(address: str, port: int, timeout_s: float) -> socket.socket:
+    """Connect by the system's own means."""
+    connected = socket.create_connection((address, port), timeout_s)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
 
 
 class PinnedConnection:
     """A connection for requests to one scheme, host and port, at one address."""
 
-    def __init__(self, url: PictureUrl, address: str, stream: TimedStream) -> None:
-        """Speak HTTP over a connected stream."""
+    def __init__(self, connected: socket.socket, address: str) -> None:
+        """Speak HTTP over a connected socket."""
         self.address = address
-        self._stream = stream
-        origin = httpcore2.Origin(url.scheme.encode(), url.host.encode(), url.port)
-        self._http = httpcore2.HTTP11Connection(origin, stream)
+        self._socket = connected
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
 
-    def get(self, url: PictureUrl, deadline: Deadline) -> httpcore2.Response:
-        """Send a request and return status, headers and the unread body."""
-        self._stream.deadline = deadline
-        target = httpcore2.URL(
-            scheme=url.scheme.encode(), host=url.host.encode(), port=url.port, target=url.target.encode()
-        )
-        headers = [(b"Host", url.authority.encode()), *HEADERS]
-        return self._http.handle_request(httpcore2.Request(b"GET", target, headers=headers))
+    def get(self, url: PictureUrl, deadline: Deadline) -> Response:
+        """Send a request and return the answer with its body unread.
+
+        Raises:
+            TimeoutError: the deadline is over.
+            OSError: the connection is broken.
+            h11.RemoteProtocolError: the answer is not HTTP.
+        """
+        if self._http.our_state is h11.DONE:
+            self._http.start_next_cycle()
+        request = h11.Request(method="GET", target=url.target, headers=[("Host", url.authority), *HEADERS])
+        self._socket.settimeout(deadline.remaining_s())
+        self._socket.sendall(self._http.send(request) or b"")
+        self._http.send(h11.EndOfMessage())
+        event = self._next_event(deadline)
+        while isinstance(event, h11.InformationalResponse):
+            event = self._next_event(deadline)
+        if not isinstance(event, h11.Response):
+            raise h11.RemoteProtocolError("no answer")
+        return Response(event.status_code, dict(event.headers), self._body(deadline))
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the last answer was read to its end and the server keeps the connection open."""
-        return self._http.is_available() and not self._http.has_expired()
+        """Whether the last answer was read to its end, nothing follows it, and the server keeps the connection open."""
+        is_done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        return is_done and not self._http.trailing_data[0] and not self._is_readable()
 
     def close(self) -> None:
         """Close it."""
-        self._http.close()
+        self._socket.close()
+
+    def _body(self, deadline: Deadline) -> Iterator[bytes]:
+        while isinstance(event := self._next_event(deadline), h11.Data):
+            yield bytes(event.data)
+
+    def _next_event(self, deadline: Deadline) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        while True:
+            event = self._http.next_event()
+            if event is not h11.NEED_DATA:
+                return event
+            self._socket.settimeout(deadline.remaining_s())
+            self._http.receive_data(self._socket.recv(READ_BYTES))
+
+    def _is_readable(self) -> bool:
+        """Return whether something has come in that nobody asked for: most often the end of the connection."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
 
 class PinnedConnections:
     """Connections to checked addresses, kept open for the next picture of the same host."""
 
-    def __init__(
-        self, *, resolver: Resolver, ssl_context: ssl.SSLContext | None, backend: httpcore2.NetworkBackend
-    ) -> None:
+    def __init__(self, *, resolver: Resolver, connector: Connector, ssl_context: ssl.SSLContext | None) -> None:
         """Start without any."""
         self._addresses = CheckedAddresses(resolver)
+        self._connector = connector
         self._ssl_context = ssl_context
-        self._backend = backend
         self._idle: dict[tuple[str, str, int], list[PinnedConnection]] = defaultdict(list)
         self._lock = threading.Lock()
 
     @contextmanager
-    def get(self, url: PictureUrl, deadline: Deadline, *, private_is_allowed: bool) -> Iterator[httpcore2.Response]:
+    def get(self, url: PictureUrl, deadline: Deadline, *, private_is_allowed: bool) -> Iterator[Response]:
         """Request a URL; at the end the connection is kept if its answer was read whole.
 
         Args:
@@ -108,13 +129,16 @@ class PinnedConnections:
             FetchError: an address is not allowed, there is no connection, or no answer.
         """
         addresses = self._addresses.of(url, deadline, private_is_allowed=private_is_allowed)
-        with _named_failures(url):
+        try:
             connection, response = self._ask_idle(url, addresses, deadline) or self._ask_new(url, addresses, deadline)
             try:
                 yield response
             finally:
-                response.close()
                 self._keep(url, connection)
+        except TimeoutError as error:
+            raise FetchError("image_timeout", url.shown) from error
+        except (OSError, h11.RemoteProtocolError) as error:
+            raise FetchError("image_not_readable", f"{url.shown}: broken off", may_pass=True) from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -127,7 +151,7 @@ class PinnedConnections:
 
     def _ask_idle(
         self, url: PictureUrl, addresses: Sequence[str], deadline: Deadline
-    ) -> tuple[PinnedConnection, httpcore2.Response] | None:
+    ) -> tuple[PinnedConnection, Response] | None:
         """Return an answer over a connection that is already there, if the server still listens to it."""
         while True:
             with self._lock:
@@ -137,32 +161,46 @@ class PinnedConnections:
                 return None
             if connection.address in addresses and connection.is_reusable:
                 try:
-                    return connection, connection.get(url, deadline)
-                except (httpcore2.NetworkError, httpcore2.RemoteProtocolError):
+                    return _ask(connection, url, deadline)
+                except (ConnectionError, ssl.SSLError, h11.RemoteProtocolError):
                     continue  # closed by the server since the last picture, which is its right
             connection.close()
 
     def _ask_new(
         self, url: PictureUrl, addresses: Sequence[str], deadline: Deadline
-    ) -> tuple[PinnedConnection, httpcore2.Response]:
-        connection = self._connect(url, addresses, deadline)
-        return connection, connection.get(url, deadline)
+    ) -> tuple[PinnedConnection, Response]:
+        connected, address = self._connect(url, addresses, deadline)
+        if url.scheme == "https":
+            connected = self._secure(connected, url, deadline)
+        return _ask(PinnedConnection(connected, address), url, deadline)
 
-    def _connect(self, url: PictureUrl, addresses: Sequence[str], deadline: Deadline) -> PinnedConnection:
+    def _connect(self, url: PictureUrl, addresses: Sequence[str], deadline: Deadline) -> tuple[socket.socket, str]:
         """Connect to the first address that answers, each within its share of the time."""
         tried = addresses[:MAX_ADDRESSES_TRIED]
-        for number, address in enumerate(tried, start=1):
-            share_s = deadline.remaining_s() / (len(tried) - number + 1)
+        for number, address in enumerate(tried):
+            share_s = deadline.remaining_s() / (len(tried) - number)
             try:
-                stream = self._backend.connect_tcp(address, url.port, timeout=share_s)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                if number == len(tried):
-                    raise
-                continue
-            if url.scheme == "https":
-                stream = stream.start_tls(self._trust(), server_hostname=url.host, timeout=deadline.remaining_s())
-            return PinnedConnection(url, address, TimedStream(stream, deadline))
-        raise FetchError("image_not_readable", f"{url.host}: no such host")
+                return self._connector(address, url.port, share_s), address
+            except OSError as error:
+                failure = error
+        if isinstance(failure, TimeoutError):
+            raise failure
+        raise FetchError("image_not_readable", f"{url.shown}: no connection", may_pass=True) from failure
+
+    def _secure(self, connected: socket.socket, url: PictureUrl, deadline: Deadline) -> ssl.SSLSocket:
+        """Shake hands with the host that the URL names, whatever its address."""
+        try:
+            connected.settimeout(deadline.remaining_s())
+            return self._trust().wrap_socket(connected, server_hostname=url.host)
+        except ssl.SSLCertVerificationError as error:
+            connected.close()
+            raise FetchError("image_not_readable", f"{url.shown}: certificate: {error.verify_message}") from error
+        except (ssl.SSLError, ConnectionError) as error:
+            connected.close()
+            raise FetchError("image_not_readable", f"{url.shown}: TLS", may_pass=True) from error
+        except TimeoutError:
+            connected.close()
+            raise
 
     def _keep(self, url: PictureUrl, connection: PinnedConnection) -> None:
         if connection.is_reusable:
@@ -178,18 +216,10 @@ class PinnedConnections:
             return self._ssl_context
 
 
-@contextmanager
-def _named_failures(url: PictureUrl) -> Iterator[None]:
-    """Turn what goes wrong on a connection into a reason; the messages are the same on every machine and run."""
+def _ask(connection: PinnedConnection, url: PictureUrl, deadline: Deadline) -> tuple[PinnedConnection, Response]:
+    """Ask over a connection, which is closed where there is no answer."""
     try:
-        yield
-    except (TimeoutError, httpcore2.TimeoutException) as error:
-        raise FetchError("image_timeout", url.shown) from error
-    except httpcore2.ConnectError as error:
-        cause = error.__cause__
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise FetchError("image_not_readable", f"{url.shown}: certificate: {cause.verify_message}") from error
-        why = "TLS" if isinstance(cause, ssl.SSLError) else "no connection"
-        raise FetchError("image_not_readable", f"{url.shown}: {why}", may_pass=True) from error
-    except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
-        raise FetchError("image_not_readable", f"{url.shown}: broken off", may_pass=True) from error
+        return connection, connection.get(url, deadline)
+    except BaseException:
+        connection.close()
+        raise

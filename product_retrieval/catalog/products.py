@@ -239,6 +239,8 @@ def _image(
         return cell, f"{file}#row={row}"
     if not isinstance(cell, str):
         raise UnreadableImageError("image_not_readable", f"a picture is bytes or a path, not {type(cell).__name__}")
+    if is_url(cell) and not plan.fetch.is_on:
+        raise UnreadableImageError("image_url_not_allowed", "no URL is fetched without --fetch.allowed-hosts")
     data = fetched[cell] if cell in fetched else read_file_below(plan.image_root, cell)
     if isinstance(data, UnreadableImageError):
         raise data
