@@ -618,7 +618,7 @@ def test_endless_header_is_left(shop: Shop) -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_bomb_is_not_unpacked(shop: Shop, layers: int) -> None:
-    bomb = b"\0" * 50_000_000
+    bomb = b"\0" * 10_000_000
     for _ in range(layers):
         bomb = gzip.compress(bomb)
     coding = ", ".join(["gzip"] * layers)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from product_retrieval.catalog import fetch_errors
 from product_retrieval.catalog.addresses import canonical_address, why_refused
-from product_retrieval.catalog.fetch_errors import FetchError
+from product_retrieval.catalog.fetch_errors import FetchError, FetchReason
 from product_retrieval.catalog.fetch_options import FetchOptions
 from product_retrieval.catalog.picture_urls import HostEntry, follow, is_url, parse_url
 from product_retrieval.errors import OptionsError
@@ -367,6 +371,25 @@ def test_all_hosts_cannot_be_private() -> None:
 def test_bound_that_bounds_nothing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"--fetch\."):
         FetchOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_every_reason_is_explained_in_the_code_and_to_users() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "picture-urls.md").read_text(encoding="utf-8")
+    reasons = set(get_args(FetchReason))
+    assert set(re.findall(r"^\| `(image_\w+)` \|", page, re.M)) == reasons
+    assert set(re.findall(r"^- (image_\w+):", Path(fetch_errors.__file__).read_text(encoding="utf-8"), re.M)) == reasons
+
+
+def test_failure_survives_pickle() -> None:
+    again = pickle.loads(
+        pickle.dumps(FetchError("image_server_error", "x: HTTP 503", may_pass=True, retry_after_s=3.0))
+    )
+    assert (again.reason, again.detail, again.may_pass, again.retry_after_s) == (
+        "image_server_error",
+        "x: HTTP 503",
+        True,
+        3.0,
+    )
 
 
 def test_hosts_are_given_by_flags() -> None:
