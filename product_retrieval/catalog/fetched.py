@@ -96,10 +96,10 @@ class ImageFetcher:
         try:
             return self._checked(parse_url(text))
         except FetchError as failure:
-            return failure
+            return FetchError(failure.reason, failure.detail)
 
     def _drain(self, queues: dict[str, deque[PictureUrl]], answers: dict[PictureUrl, bytes | FetchError]) -> None:
-        """Empty the queues of all hosts, each by as many threads as may ask it, so that none waits for another."""
+        """Empty the queues of all hosts, by as many threads for each as may ask it: a slow one leaves others theirs."""
 
         def work(queue: deque[PictureUrl]) -> None:
             while queue:
@@ -129,8 +129,8 @@ class ImageFetcher:
                     return answer
                 url = self._redirected(url, answer.location)
         except FetchError as failure:
-            return failure
-        return FetchError("image_redirected_too_often", f"{url.shown} after {self._options.max_redirects}")
+            return FetchError(failure.reason, failure.detail)  # without the frames that hold half of a picture
+        return FetchError("image_redirected_too_often", f"{url.shown}: more than {self._options.max_redirects}")
 
     def _redirected(self, url: PictureUrl, target: bytes) -> PictureUrl:
         try:

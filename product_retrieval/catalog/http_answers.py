@@ -91,11 +91,14 @@ def _read_body(response: Response, url: PictureUrl, max_bytes: int) -> bytes:
 
 def _discard_body(response: Response) -> None:
     """Read a short body that nobody needs; a long one costs its connection instead."""
-    if b"content-length" not in response.headers or _claimed_size(response) > DISCARDED_BYTES:
+    if _claimed_size(response) > DISCARDED_BYTES:
         return
+    received = 0
     try:
-        for _ in response.body:
-            pass
+        for chunk in response.body:
+            received += len(chunk)
+            if received > DISCARDED_BYTES:
+                return
     except (OSError, h11.RemoteProtocolError):
         return  # the status was what mattered
 

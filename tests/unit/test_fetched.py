@@ -516,10 +516,23 @@ def test_senseless_retry_after_is_passed_over(shop: Shop, wait: str) -> None:
     assert Fetching(shop)(MUG) == [b"mug"]
 
 
+def chunked_page(request: BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n")
+
+
 def test_error_page_does_not_cost_the_connection(shop: Shop) -> None:
+    shop.answers["/other"] = chunked_page
     fetching = Fetching(shop, per_host=1)
-    assert fetching("http://img.shop.example/gone", MUG) == ["image_not_found", b"mug"]
+    urls = [f"http://img.shop.example/{name}" for name in ("gone", "other", "mug.jpg")]
+    assert fetching(*urls) == ["image_not_found", "image_http_error", b"mug"]
     assert shop.num_connections == 1
+
+
+def test_long_error_page_is_not_read(shop: Shop) -> None:
+    shop.answers["/mug.jpg"] = endless(b"HTTP/1.1 404 Not Found\r\n\r\n", b"x" * 4096)
+    began = time.monotonic()
+    assert Fetching(shop)(MUG) == ["image_not_found"]
+    assert time.monotonic() - began < 1.0
 
 
 # Bounds
@@ -572,22 +585,32 @@ def test_redirects_and_retries_share_one_time(shop: Shop) -> None:
     assert time.monotonic() - began < 1.0
 
 
-def test_waiting_for_ones_turn_does_not_count(shop: Shop) -> None:
+def test_host_that_many_redirect_to_is_asked_in_turn_and_waiting_costs_no_time(shop: Shop) -> None:
+    at_work: list[str] = []
+    most: list[int] = []
+
     def late(request: BaseHTTPRequestHandler) -> None:
+        at_work.append(request.path)
+        most.append(len(at_work))
         time.sleep(0.05)
+        at_work.remove(request.path)
         body(b"mug")(request)
 
-    shop.answers.update({f"/{number}": late for number in range(6)})
-    urls = [f"http://img.shop.example/{number}" for number in range(6)]
-    assert Fetching(shop, timeout_s=0.25, per_host=1)(*urls) == [b"mug"] * 6
+    hosts = {f"shop{number}.example": [PUBLIC] for number in range(8)} | {"cdn.example": [OTHER_PUBLIC]}
+    for number in range(8):
+        shop.answers[f"/{number}"] = redirect(f"http://cdn.example/late{number}")
+        shop.answers[f"/late{number}"] = late
+    fetching = Fetching(shop, hosts=hosts, allowed_hosts=("*",), per_host=1, timeout_s=0.3)
+    assert fetching(*[f"http://shop{number}.example/{number}" for number in range(8)]) == [b"mug"] * 8
+    assert most == [1] * 8
 
 
 def test_slow_name_server_is_left_when_time_is_over(shop: Shop) -> None:
     hosts = FetchOptions(allowed_hosts=("img.shop.example",), timeout_s=0.2)
     began = time.monotonic()
-    with ImageFetcher(hosts, resolver=lambda *_: time.sleep(0.5) or [PUBLIC], connector=Wire(shop.port)) as fetcher:
+    with ImageFetcher(hosts, resolver=lambda *_: time.sleep(1.0) or [PUBLIC], connector=Wire(shop.port)) as fetcher:
         assert [str(found) for found in fetcher.fetch([MUG])] == ["image_timeout"]
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 0.9
 
 
 def test_body_is_read_up_to_the_limit_and_not_beyond(shop: Shop) -> None:
@@ -665,6 +688,22 @@ def test_more_bytes_than_announced_are_not_read_into_the_next_picture(shop: Shop
     shop.answers["/mug.jpg"] = raw(smuggled + b"mug" + smuggled + b"bad")
     shop.answers["/cup.jpg"] = body(b"cup")
     assert Fetching(shop, per_host=1)(MUG, "http://img.shop.example/cup.jpg") == [b"mug", b"cup"]
+
+
+def test_bytes_that_come_unasked_are_not_the_next_picture(shop: Shop) -> None:
+    picture = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
+    shop.answers["/mug.jpg"] = raw(picture + b"mug", picture + b"bad", pause_s=0.02)
+    shop.answers["/cup.jpg"] = body(b"cup")
+    with Fetching(shop).fetcher as fetcher:
+        assert fetcher.fetch([MUG]) == [b"mug"]
+        time.sleep(0.1)
+        assert fetcher.fetch(["http://img.shop.example/cup.jpg"]) == [b"cup"]
+
+
+def test_failure_keeps_nothing_of_the_picture(shop: Shop) -> None:
+    shop.answers["/mug.jpg"] = body(b"x" * 101)
+    failure = Fetching(shop, max_bytes=100).failure(MUG)
+    assert (failure.reason, failure.__traceback__, failure.__context__) == ("image_too_large", None, None)
 
 
 # Connections
