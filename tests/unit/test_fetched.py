@@ -13,6 +13,7 @@ import ssl
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +28,8 @@ from product_retrieval.catalog.fetched import GIVEN_UP_AFTER, NUM_THREADS, Image
 from product_retrieval.catalog.pinned import connect
 
 PUBLIC, OTHER_PUBLIC = "93.184.215.14", "93.184.215.15"
+PATIENCE_S = 5.0
+"""Far more than a time-out of 0.2 s needs on a busy machine, far less than what the servers would take."""
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -146,12 +149,12 @@ def raw(*pieces: bytes, pause_s: float = 0.0) -> Answer:
 
 
 def endless(head: bytes, piece: bytes, pause_s: float = 0.0) -> Answer:
-    """An answer that goes on until nobody listens, or for two seconds."""
+    """An answer that goes on until nobody listens, or for ten seconds."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.close_connection = True
         request.wfile.write(head)
-        end = time.monotonic() + 2
+        end = time.monotonic() + 10
         while time.monotonic() < end:
             request.wfile.write(piece)
             request.wfile.flush()
@@ -532,17 +535,17 @@ def test_long_error_page_is_not_read(shop: Shop) -> None:
     shop.answers["/mug.jpg"] = endless(b"HTTP/1.1 404 Not Found\r\n\r\n", b"x" * 4096)
     began = time.monotonic()
     assert Fetching(shop)(MUG) == ["image_not_found"]
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENCE_S
 
 
 # Bounds
 
 
 def test_silent_server_is_left_when_its_time_is_over(shop: Shop) -> None:
-    shop.answers["/mug.jpg"] = raw(b"", pause_s=2.0)
+    shop.answers["/mug.jpg"] = raw(b"", pause_s=10.0)
     began = time.monotonic()
     assert Fetching(shop, timeout_s=0.2)(MUG) == ["image_timeout"]
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENCE_S
 
 
 @pytest.mark.parametrize(
@@ -560,7 +563,7 @@ def test_byte_now_and_then_does_not_buy_time(shop: Shop, head: bytes) -> None:
     shop.answers["/mug.jpg"] = endless(head, b"1", pause_s=0.03)
     began = time.monotonic()
     assert Fetching(shop, timeout_s=0.2)(MUG)[0] in ("image_timeout", "image_not_found")
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENCE_S
 
 
 def test_interim_answer_is_passed_over(shop: Shop) -> None:
@@ -582,7 +585,7 @@ def test_redirects_and_retries_share_one_time(shop: Shop) -> None:
     shop.answers["/a"] = late
     began = time.monotonic()
     assert Fetching(shop, timeout_s=0.2, max_redirects=100)("http://img.shop.example/a") == ["image_timeout"]
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENCE_S
 
 
 def test_host_that_many_redirect_to_is_asked_in_turn_and_waiting_costs_no_time(shop: Shop) -> None:
@@ -606,11 +609,15 @@ def test_host_that_many_redirect_to_is_asked_in_turn_and_waiting_costs_no_time(s
 
 
 def test_slow_name_server_is_left_when_time_is_over(shop: Shop) -> None:
-    hosts = FetchOptions(allowed_hosts=("img.shop.example",), timeout_s=0.2)
+    answered = threading.Event()
+    options = FetchOptions(allowed_hosts=("img.shop.example",), timeout_s=0.2)
     began = time.monotonic()
-    with ImageFetcher(hosts, resolver=lambda *_: time.sleep(1.0) or [PUBLIC], connector=Wire(shop.port)) as fetcher:
+    with ImageFetcher(
+        options, resolver=lambda *_: answered.wait(10) and [PUBLIC], connector=Wire(shop.port)
+    ) as fetcher:
         assert [str(found) for found in fetcher.fetch([MUG])] == ["image_timeout"]
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < PATIENCE_S
+    answered.set()
 
 
 def test_body_is_read_up_to_the_limit_and_not_beyond(shop: Shop) -> None:
@@ -639,14 +646,19 @@ def test_endless_header_is_left(shop: Shop) -> None:
     assert Fetching(shop, num_retries=0)(MUG) == ["image_not_readable"]
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_bomb_is_not_unpacked(shop: Shop, layers: int) -> None:
-    bomb = b"\0" * 10_000_000
-    for _ in range(layers):
-        bomb = gzip.compress(bomb)
-    coding = ", ".join(["gzip"] * layers)
-    shop.answers["/mug.jpg"] = body(bomb, Content_Encoding=coding)
-    assert Fetching(shop, max_bytes=1_000_000)(MUG) == ["image_too_large" if layers == 1 else "image_not_readable"]
+def test_announced_size_beyond_the_limit_is_not_waited_for(shop: Shop) -> None:
+    shop.answers["/mug.jpg"] = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 101\r\n\r\n", pause_s=10.0)
+    began = time.monotonic()
+    assert Fetching(shop, max_bytes=100, timeout_s=8)(MUG) == ["image_too_large"]
+    assert time.monotonic() - began < PATIENCE_S
+
+
+def test_bomb_is_not_unpacked(shop: Shop) -> None:
+    shop.answers["/mug.jpg"] = body(gzip.compress(b"\0" * 20_000_000), Content_Encoding="gzip")
+    tracemalloc.start()
+    assert Fetching(shop, max_bytes=1_000_000)(MUG) == ["image_too_large"]
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "deflate", "gzip, gzip"])
@@ -882,5 +894,5 @@ def test_handshake_that_never_ends_is_left(shop: Shop) -> None:
     fetching.wire.port = listening.getsockname()[1]
     began = time.monotonic()
     assert fetching("https://img.shop.example/mug.jpg") == ["image_timeout"]
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENCE_S
     listening.close()
