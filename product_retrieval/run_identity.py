@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ from product_retrieval.storage import Storage
 
 PREPARATION = 1
 """Raised when a new version of this project would turn the same picture or text into another vector."""
+
+PRODUCTS = ("catalog", "fetch")
+"""What of the record decides which products there are, but not what becomes of their pictures and texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class RunIdentity:
         """Describe a run."""
         record = {
             "catalog": plan.fingerprint,
+            "fetch": plan.fetch.allowing,
             "fingerprint": asdict(fingerprint),
             "limits": asdict(limits),
             "precision": encoder.precision,
@@ -94,7 +99,7 @@ class RunIdentity:
             raise OptionsError(f"--reuse {reuse} is the --output; a killed job goes on by itself, without --reuse")
         if not storage.exists(RUN):
             raise ArtifactError(f"--reuse {storage.uri}: no embeddings there (no {RUN})", path=storage.uri)
-        differing = self._differing(storage, but="catalog")
+        differing = self._differing(storage, but=PRODUCTS)
         if differing:
             raise ArtifactError(
                 f"--reuse {storage.uri}: made with another {differing}, so none of its vectors can be taken over",
@@ -103,9 +108,9 @@ class RunIdentity:
         theirs = self._read(storage)
         return EarlierVectors.of(storage, vector_type_of(theirs["vector_type"], self.fingerprint.dim))
 
-    def _differing(self, storage: Storage, *, but: str = "") -> str:
+    def _differing(self, storage: Storage, *, but: Collection[str] = ()) -> str:
         theirs, ours = self._read(storage), json.loads(self.record)
-        return ", ".join(sorted(name for name in ours if name != but and ours[name] != theirs.get(name)))
+        return ", ".join(sorted(name for name in ours if name not in but and ours[name] != theirs.get(name)))
 
     @staticmethod
     def _read(storage: Storage) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import ray
 
-from product_retrieval.catalog import CatalogPlan, ColumnOptions, Slice, plan_catalog
+from product_retrieval.catalog import CatalogPlan, ColumnOptions, FetchOptions, Slice, plan_catalog
 from product_retrieval.catalog.source import Kind
 from product_retrieval.command import LogLevel, run
 from product_retrieval.embedding_steps import PartPublisher
@@ -66,6 +66,7 @@ class EmbedOptions:
     columns: ColumnOptions = field(default_factory=ColumnOptions)
     image_root: str | None = None
     """Folder that image paths are relative to and cannot leave; default: the catalogue's."""
+    fetch: FetchOptions = field(default_factory=FetchOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     pool: PoolOptions = field(default_factory=PoolOptions)
     rows_per_part: int = 1024
@@ -101,6 +102,7 @@ def embed(options: EmbedOptions) -> None:
         kind=options.kind,
         image_root=options.image_root,
         rows_per_part=options.rows_per_part,
+        fetch=options.fetch,
     )
     identity = RunIdentity.of(
         plan, fingerprint, encoder=options.encoder, limits=options.limits, vector_type=options.vector_type

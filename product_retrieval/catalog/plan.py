@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from product_retrieval.catalog import planners
+from product_retrieval.catalog.fetch_options import FetchOptions
 from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import Kind, find_source
@@ -31,6 +32,7 @@ def plan_catalog(
     kind: Kind | None = None,
     image_root: str | None = None,
     rows_per_part: int = 1024,
+    fetch: FetchOptions | None = None,
 ) -> CatalogPlan:
     """Read the heads and the ids of a catalogue and cut its rows into parts.
 
@@ -40,6 +42,7 @@ def plan_catalog(
         kind: what the files are; None decides by suffix.
         image_root: folder that image paths are relative to and cannot leave; None takes the catalogue's own.
         rows_per_part: products in each part but the last of a file.
+        fetch: hosts whose pictures are fetched, and how; None fetches none. No part of the fingerprint.
 
     Returns:
         The plan; equal input gives an equal plan.
@@ -80,6 +83,7 @@ def plan_catalog(
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         num_files=len(source.files),
         size_bytes=sum(file.size_bytes for file in source.files),
+        fetch=fetch or FetchOptions(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from product_retrieval.catalog.contained import UnreadableImageError, read_file_below
+from product_retrieval.catalog.picture_urls import is_url
 from product_retrieval.catalog.planners import parse_slice
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, Slice
 from product_retrieval.catalog.source import SIDECAR_SUFFIX
@@ -190,18 +191,19 @@ def _with_images(plan: CatalogPlan, table: pa.Table, rejections: list[Rejection]
     """Add picture bytes and a reference to each; reject the rows whose picture cannot be had."""
     sources, ids = table.column(SOURCE).to_pylist(), table.column("product_id").to_pylist()
     if plan.kind == "folder":
-        cells: Iterable[Any] = ids
+        cells: Sequence[Any] = ids
     elif IMAGE_CELL in table.column_names:
-        cells = table.column(IMAGE_CELL).to_pylist()
+        cells = [_picture(cell) for cell in table.column(IMAGE_CELL).to_pylist()]
         table = table.drop_columns(IMAGE_CELL)
     else:
         cells = [None] * len(table)
     images: list[bytes | None] = []
     references: list[str | None] = []
     good = []
+    fetched = _fetch(plan, cells)
     for row, cell in enumerate(cells):
         try:
-            data, reference = _image(plan, cell, sources[row])
+            data, reference = _image(plan, cell, sources[row], fetched)
         except UnreadableImageError as why:
             rejections.append(Rejection(sources[row], "fetch", why.reason, why.detail, ids[row]))
             continue
@@ -214,10 +216,26 @@ def _with_images(plan: CatalogPlan, table: pa.Table, rejections: list[Rejection]
     return SlicedProducts(table, tuple(rejections))
 
 
-def _image(plan: CatalogPlan, cell: Any, source: str) -> tuple[bytes | None, str | None]:
+def _picture(cell: Any) -> Any:
+    """Return what a cell gives for a picture: of the struct that Hugging Face data sets use, its bytes or path."""
+    return (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else cell
+
+
+def _fetch(plan: CatalogPlan, cells: Sequence[Any]) -> dict[str, bytes | UnreadableImageError]:
+    """Fetch the pictures that are URLs all at once; none where no host is allowed."""
+    urls = [cell for cell in cells if isinstance(cell, str) and is_url(cell)] if plan.fetch.is_on else []
+    if plan.kind == "folder" or not urls:
+        return {}
+    from product_retrieval.catalog.fetched import ImageFetcher
+
+    with ImageFetcher(plan.fetch) as fetcher:
+        return dict(zip(urls, fetcher.fetch(urls), strict=True))
+
+
+def _image(
+    plan: CatalogPlan, cell: Any, source: str, fetched: Mapping[str, bytes | UnreadableImageError]
+) -> tuple[bytes | None, str | None]:
     """Return the bytes of a picture and where they can be found again."""
-    if isinstance(cell, dict):  # the struct of bytes and path that Hugging Face data sets use
-        cell = cell.get("bytes") or cell.get("path")
     if cell is None or cell == "" or cell == b"":
         return None, None
     if isinstance(cell, bytes):
@@ -225,4 +243,9 @@ def _image(plan: CatalogPlan, cell: Any, source: str) -> tuple[bytes | None, str
         return cell, f"{file}#row={row}"
     if not isinstance(cell, str):
         raise UnreadableImageError("image_not_readable", f"a picture is bytes or a path, not {type(cell).__name__}")
-    return read_file_below(plan.image_root, cell), cell
+    if is_url(cell) and not plan.fetch.is_on:
+        raise UnreadableImageError("image_url_not_allowed", "no URL is fetched without --fetch.allowed-hosts")
+    data = fetched[cell] if cell in fetched else read_file_below(plan.image_root, cell)
+    if isinstance(data, UnreadableImageError):
+        raise data
+    return data, cell

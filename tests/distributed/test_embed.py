@@ -190,7 +190,7 @@ def test_run_record_names_what_the_rows_depend_on(
 ) -> None:
     assert run_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH).returncode == 0
     record = json.loads((tmp_path / "run.json").read_text())
-    assert set(record) == {"catalog", "fingerprint", "limits", "precision", "preparation", "vector_type"}
+    assert set(record) == {"catalog", "fetch", "fingerprint", "limits", "precision", "preparation", "vector_type"}
 
 
 def test_changed_catalog_reuses_what_is_the_same_and_equals_a_full_run(
