@@ -16,10 +16,12 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from product_retrieval.embeddings import KEY_BYTES, published_parts
+from product_retrieval.catalog.products import KEY_BYTES
+from product_retrieval.embeddings import published_parts
 from product_retrieval.errors import ArtifactError
 from product_retrieval.storage import Storage, pyarrow_source
 
@@ -30,6 +32,8 @@ ROW_BITS = 32
 PARTS_IN_MEMORY = 8
 """Parts whose vectors a reading process keeps, for neighbours of one catalogue are neighbours in the next."""
 READ_THREADS = 8
+INSIDE_FILE = "#"
+"""In the reference of a picture that is kept inside another file: its row there says nothing about its content."""
 
 
 def content_key(content: bytes) -> bytes:
@@ -91,32 +95,38 @@ class EarlierVectors:
     texts: KeyTable
     vector_type: pa.DataType
     """fixed_size_list<float16 or float32>[D]."""
+    references: KeyTable | None = None
+    """By path or URL, for pictures that are not read again; None: every picture is."""
 
     @classmethod
-    def of(cls, storage: Storage, vector_type: pa.DataType) -> EarlierVectors:
+    def of(cls, storage: Storage, vector_type: pa.DataType, *, trust_references: bool = False) -> EarlierVectors:
         """Read the keys of all parts that are there; embeddings that were never finished serve as well.
 
         Args:
             storage: folder of the earlier embeddings.
             vector_type: of their vector columns.
+            trust_references: whether equal paths and URLs are taken for equal pictures.
 
         Raises:
             ArtifactError: a part is damaged.
         """
         names = tuple(sorted(published_parts(storage)))
+        columns = ["image_key", "text_key", *(["image_ref", "image_vector"] if trust_references else [])]
 
-        def keys(name: str) -> tuple[pa.Array, pa.Array]:
-            table = _read_columns(storage, name, ("image_key", "text_key"))
-            return table.column("image_key").combine_chunks(), table.column("text_key").combine_chunks()
+        def keys(name: str) -> tuple[pa.Array, ...]:
+            table = _read_columns(storage, name, columns)
+            found = table.column("image_key").combine_chunks(), table.column("text_key").combine_chunks()
+            return (*found, _reference_keys(table)) if trust_references else found
 
         with ThreadPoolExecutor(READ_THREADS) as threads:
             found = list(threads.map(keys, names))
         return cls(
             storage=storage,
             parts=names,
-            images=KeyTable.of([image for image, _ in found]),
-            texts=KeyTable.of([text for _, text in found]),
+            images=KeyTable.of([keys[0] for keys in found]),
+            texts=KeyTable.of([keys[1] for keys in found]),
             vector_type=vector_type,
+            references=KeyTable.of([keys[2] for keys in found]) if trust_references else None,
         )
 
     def find(self, side: Side, keys: pa.Array) -> pa.Array:
@@ -133,19 +143,67 @@ class EarlierVectors:
             ArtifactError: a part is missing or damaged.
         """
         locations = (self.images if side == "image" else self.texts).find(keys)
-        chunks = [pa.nulls(1, self.vector_type)]
-        at = np.zeros(len(keys), np.int64)
+        vectors, theirs = self._rows(locations, (f"{side}_vector", f"{side}_key"), (self.vector_type, keys.type))
+        return _where_equal(vectors, theirs, keys)
+
+    def keys_of_references(self, references: Sequence[str]) -> list[bytes | None]:
+        """Return the picture keys of paths and URLs that are trusted to lead to what they led to before.
+
+        Args:
+            references: M paths or URLs.
+
+        Returns:
+            M keys, None where the picture must be read.
+
+        Raises:
+            ArtifactError: a part is missing or damaged.
+        """
+        if self.references is None:
+            return [None] * len(references)
+        wanted = pa.array(references, pa.string())
+        locations = self.references.find(_keys_of(wanted))
+        types = (pa.binary(KEY_BYTES), pa.string())
+        keys, theirs = self._rows(locations, ("image_key", "image_ref"), types)
+        found: list[bytes | None] = _where_equal(keys, theirs, wanted).to_pylist()
+        return found
+
+    def _rows(
+        self, locations: NDArray[np.int64], columns: Sequence[str], types: Sequence[pa.DataType]
+    ) -> list[pa.Array]:
+        """Return some columns of the rows at M locations, null where a location is -1."""
+        chunks = [[pa.nulls(1, each)] for each in types]
+        at = np.zeros(len(locations), np.int64)
         length = 1
         parts = np.where(locations < 0, -1, locations >> ROW_BITS)
         for part in np.unique(parts[parts >= 0]).tolist():
             wanted = np.flatnonzero(parts == part)
-            vectors, their_keys = _vectors_and_keys(self.storage, self.parts[part], side)
             rows = pa.array(locations[wanted] & ((1 << ROW_BITS) - 1))
-            is_same = [a == b for a, b in zip(their_keys.take(rows), keys.take(pa.array(wanted)), strict=True)]
-            chunks.append(vectors.take(rows))
-            at[wanted] = np.where(is_same, np.arange(length, length + len(rows)), 0)
-            length += len(rows)
-        return pa.concat_arrays(chunks).take(pa.array(at))
+            for chunk, column in zip(chunks, _columns_of(self.storage, self.parts[part], tuple(columns)), strict=True):
+                chunk.append(column.take(rows))
+            at[wanted] = np.arange(length, length + len(wanted))
+            length += len(wanted)
+        return [pa.concat_arrays(chunk).take(pa.array(at)) for chunk in chunks]
+
+
+def _where_equal(values: pa.Array, theirs: pa.Array, ours: pa.Array) -> pa.Array:
+    """Return the values of the rows whose keys are the same, null elsewhere."""
+    is_same = pc.fill_null(pc.equal(theirs, ours), False).to_numpy(zero_copy_only=False)
+    return values.take(pa.array(np.arange(len(values)), mask=~is_same))
+
+
+def _reference_keys(table: pa.Table) -> pa.Array:
+    """Return keys of the references of a part's pictures, null where there is no vector or the picture has no file."""
+    is_there = table.column("image_vector").combine_chunks().is_valid().to_pylist()
+    references = table.column("image_ref").to_pylist()
+    named = [
+        r if is_valid and r and INSIDE_FILE not in r else None for r, is_valid in zip(references, is_there, strict=True)
+    ]
+    return _keys_of(pa.array(named, pa.string()))
+
+
+def _keys_of(texts: pa.Array) -> pa.Array:
+    keys = [None if text is None else content_key(text.encode()) for text in texts.to_pylist()]
+    return pa.array(keys, pa.binary(KEY_BYTES))
 
 
 def _prefixes(keys: pa.Array) -> NDArray[np.uint64]:
@@ -154,10 +212,10 @@ def _prefixes(keys: pa.Array) -> NDArray[np.uint64]:
     return np.asarray(words[:, 0], np.uint64)
 
 
-@functools.lru_cache(maxsize=2 * PARTS_IN_MEMORY)
-def _vectors_and_keys(storage: Storage, name: str, side: Side) -> tuple[pa.Array, pa.Array]:
-    table = _read_columns(storage, name, (f"{side}_vector", f"{side}_key"))
-    return table.column(0).combine_chunks(), table.column(1).combine_chunks()
+@functools.lru_cache(maxsize=3 * PARTS_IN_MEMORY)
+def _columns_of(storage: Storage, name: str, columns: tuple[str, ...]) -> list[pa.Array]:
+    table = _read_columns(storage, name, columns)
+    return [table.column(column).combine_chunks() for column in columns]
 
 
 def _read_columns(storage: Storage, name: str, columns: Sequence[str]) -> pa.Table:

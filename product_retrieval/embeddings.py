@@ -36,7 +36,6 @@ MANIFEST, RUN = "manifest.json", "run.json"
 VECTOR_COLUMNS = ("image_vector", "text_vector")
 KEY_COLUMNS = ("image_key", "text_key")
 """What each vector was made of; see earlier.py."""
-KEY_BYTES = 16
 NORM_TOLERANCE = 2e-3
 """Largest error of a unit vector's length after rounding to float16."""
 

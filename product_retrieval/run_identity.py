@@ -81,12 +81,13 @@ class RunIdentity:
         if not storage.put_if_absent(RUN, self.record):
             self.check(storage)
 
-    def earlier_vectors(self, reuse: str | None, output: Storage) -> EarlierVectors | None:
+    def earlier_vectors(self, reuse: str | None, output: Storage, *, trust_references: bool) -> EarlierVectors | None:
         """Open the embeddings whose vectors are taken over.
 
         Args:
             reuse: their folder, or None.
             output: folder of this run.
+            trust_references: whether equal paths and URLs are taken for equal pictures.
 
         Raises:
             OptionsError: it is the output itself.
@@ -106,7 +107,8 @@ class RunIdentity:
                 path=storage.uri,
             )
         theirs = self._read(storage)
-        return EarlierVectors.of(storage, vector_type_of(theirs["vector_type"], self.fingerprint.dim))
+        vector_type = vector_type_of(theirs["vector_type"], self.fingerprint.dim)
+        return EarlierVectors.of(storage, vector_type, trust_references=trust_references)
 
     def _differing(self, storage: Storage, *, but: Collection[str] = ()) -> str:
         theirs, ours = self._read(storage), json.loads(self.record)

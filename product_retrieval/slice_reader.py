@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from product_retrieval.catalog import CatalogPlan, Slice, read_slice
-from product_retrieval.catalog.products import IMAGE, SOURCE, Rejection, Stage
+from product_retrieval.catalog.products import IMAGE, KEY_BYTES, KNOWN_KEY, SOURCE, Rejection, Stage
 from product_retrieval.earlier import EarlierVectors, Side, content_key
-from product_retrieval.embeddings import KEY_BYTES, part_name
+from product_retrieval.embeddings import part_name
 from product_retrieval.encoders.protocol import Preparer
 from product_retrieval.faults import fault_point
 from product_retrieval.images import ImageLimits, decode
@@ -54,11 +55,12 @@ class SliceReader:
     def __call__(self, slice_: Slice) -> pa.Table:
         """Return a row for each record of the slice, with prepared pixels, earlier vectors or a rejection."""
         fault_point(f"read {part_name(slice_.part)}")
-        sliced = read_slice(self.plan, slice_)
+        known_keys = None if self.earlier is None else self.earlier.keys_of_references
+        sliced = read_slice(self.plan, slice_, known_keys=known_keys)
         table = sliced.table
         images, texts = table.column(IMAGE).to_pylist(), table.column("text").to_pylist()
         keys: dict[Side, pa.Array] = {
-            "image": _keys(images),
+            "image": pc.coalesce(table.column(KNOWN_KEY).combine_chunks(), _keys(images)),
             "text": _keys([None if text is None else text.encode() for text in texts]),
         }
         known = {} if self.earlier is None else {side: self.earlier.find(side, keys[side]) for side in SIDES}

@@ -77,6 +77,8 @@ class EmbedOptions:
     limits: ImageLimits = field(default_factory=ImageLimits)
     reuse: str | None = None
     """Earlier embeddings, finished or not: of pictures and texts that are the same there, their vectors are taken."""
+    trust_references: bool = False
+    """With --reuse: a picture whose path or URL is the same there is not read again, whatever is there now."""
     dry_run: bool = False
     """Check everything, read the first part, print the plan, and write nothing."""
     max_rejected: float = 0.1
@@ -89,6 +91,8 @@ class EmbedOptions:
             raise ValueError(f"--rows-per-part must be at least 1, not {self.rows_per_part}")
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"--max-rejected is a share from 0 to 1, not {self.max_rejected}")
+        if self.trust_references and self.reuse is None:
+            raise ValueError("--trust-references goes with --reuse")
 
 
 def embed(options: EmbedOptions) -> None:
@@ -112,7 +116,7 @@ def embed(options: EmbedOptions) -> None:
         replace(plan, slices=()),  # a reading task travels with its own slice, not with all of them
         load_preparer(options.encoder),
         options.limits,
-        identity.earlier_vectors(options.reuse, output),
+        identity.earlier_vectors(options.reuse, output, trust_references=options.trust_references),
     )
     if options.dry_run:
         planned = Planned(

@@ -27,7 +27,6 @@ from rayjobs.encoder_pool import EncoderPool
 READ_CPUS = 0.5
 """Logical CPUs of a reading task: not the encoder's, so that Ray Data keeps the two apart and they overlap."""
 PUBLISH_CPUS = 0.25
-NO_PROGRESS_TIMEOUT_S = 600
 CALLS_IN_ACTOR = 2
 """While one part is encoded, the next one's bytes arrive."""
 
@@ -57,7 +56,6 @@ def run_pipeline(
     """
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told once, by the command
     sliced = ray.data.from_items([{"slice": pickle.dumps(each)} for each in slices], override_num_blocks=len(slices))
     published = (

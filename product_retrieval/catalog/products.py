@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,10 +19,13 @@ from product_retrieval.catalog.source import SIDECAR_SUFFIX
 from product_retrieval.errors import CatalogError
 from product_retrieval.storage import Storage, pyarrow_source
 
-SOURCE, IMAGE, IMAGE_CELL = "__source", "__image", "__image_cell"
+SOURCE, IMAGE, IMAGE_CELL, KNOWN_KEY = "__source", "__image", "__image_cell", "__known_key"
 """Our columns beside the catalogue's own."""
 
 Stage = Literal["read", "fetch", "decode", "encode"]
+KnownKeys = Callable[[Sequence[str]], Sequence[bytes | None]]
+KEY_BYTES = 16
+"""Length of a content key; see earlier.py."""
 
 REJECTION_SCHEMA = pa.schema(
     [
@@ -61,17 +64,19 @@ class SlicedProducts:
     """The products of a slice."""
 
     table: pa.Table
-    """Columns product_id, text, image_ref (or null), the attributes, and ours: IMAGE (bytes or null), SOURCE."""
+    """Columns product_id, text, image_ref (or null), the attributes, and ours: IMAGE (bytes or null), SOURCE, and
+    KNOWN_KEY, the content key of a picture that was not read."""
     rejections: tuple[Rejection, ...]
     """Records that are no product; with the table they make up all rows of the slice."""
 
 
-def read_slice(plan: CatalogPlan, slice_: Slice) -> SlicedProducts:
+def read_slice(plan: CatalogPlan, slice_: Slice, *, known_keys: KnownKeys | None = None) -> SlicedProducts:
     """Read the products of a slice with their picture bytes.
 
     Args:
         plan: from plan_catalog.
         slice_: one of its slices.
+        known_keys: gives, for paths and URLs, the content keys of pictures that need not be read; None: all are.
 
     Returns:
         Its products and the records that are none; together `slice_.num_rows`.
@@ -91,7 +96,7 @@ def read_slice(plan: CatalogPlan, slice_: Slice) -> SlicedProducts:
         raise CatalogError(f"{posixpath.join(plan.root, slice_.file)}: changed while it was read", path=slice_.file)
     at = f"{slice_.file}:{slice_.first_row}-{slice_.first_row + slice_.num_rows - 1}"
     rejections = [Rejection(at, "read", "malformed_record", why) for why in malformed]
-    return _with_images(plan, *_with_identity(plan, slice_, rows, rejections))
+    return _with_images(plan, *_with_identity(plan, slice_, rows, rejections), known_keys)
 
 
 def render_text(template: str, columns: dict[str, list[Any]], num_rows: int) -> list[str | None]:
@@ -187,7 +192,9 @@ def _with_identity(
     return table.take(pa.array(kept, pa.int64())), rejections
 
 
-def _with_images(plan: CatalogPlan, table: pa.Table, rejections: list[Rejection]) -> SlicedProducts:
+def _with_images(
+    plan: CatalogPlan, table: pa.Table, rejections: list[Rejection], known_keys: KnownKeys | None
+) -> SlicedProducts:
     """Add picture bytes and a reference to each; reject the rows whose picture cannot be had."""
     sources, ids = table.column(SOURCE).to_pylist(), table.column("product_id").to_pylist()
     if plan.kind == "folder":
@@ -200,10 +207,12 @@ def _with_images(plan: CatalogPlan, table: pa.Table, rejections: list[Rejection]
     images: list[bytes | None] = []
     references: list[str | None] = []
     good = []
-    fetched = _fetch(plan, cells)
+    known = _known(cells, known_keys)
+    fetched = _fetch(plan, [cell for cell in cells if not isinstance(cell, str) or cell not in known])
     for row, cell in enumerate(cells):
         try:
-            data, reference = _image(plan, cell, sources[row], fetched)
+            is_known = isinstance(cell, str) and cell in known
+            data, reference = (None, cell) if is_known else _image(plan, cell, sources[row], fetched)
         except UnreadableImageError as why:
             rejections.append(Rejection(sources[row], "fetch", why.reason, why.detail, ids[row]))
             continue
@@ -213,7 +222,15 @@ def _with_images(plan: CatalogPlan, table: pa.Table, rejections: list[Rejection]
     table = table.take(pa.array(good, pa.int64()))
     table = table.append_column(IMAGE, pa.array(images, pa.large_binary()))
     table = table.append_column("image_ref", pa.array(references, pa.string()))
+    table = table.append_column(KNOWN_KEY, pa.array([known.get(r) for r in references], pa.binary(KEY_BYTES)))
     return SlicedProducts(table, tuple(rejections))
+
+
+def _known(cells: Sequence[Any], known_keys: KnownKeys | None) -> dict[str | None, bytes]:
+    """Return the content keys of the paths and URLs that need not be read."""
+    references = sorted({cell for cell in cells if isinstance(cell, str) and cell}) if known_keys else []
+    keys = known_keys(references) if known_keys else []
+    return {reference: key for reference, key in zip(references, keys, strict=True) if key is not None}
 
 
 def _picture(cell: Any) -> Any:

@@ -21,13 +21,20 @@ def keys(*contents: bytes | None) -> pa.Array:
     return pa.array([None if each is None else content_key(each) for each in contents], pa.binary(16))
 
 
-def publish(storage: Storage, part: int, contents: list[bytes | None], angles: list[float]) -> None:
+def publish(
+    storage: Storage,
+    part: int,
+    contents: list[bytes | None],
+    angles: list[float],
+    references: list[str | None] | None = None,
+) -> None:
     """Publish a part whose pictures have these bytes, and vectors at these angles."""
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     has_image = np.array([content is not None for content in contents])
     table = pa.table(
         {
             "product_id": [f"{part}-{row}" for row in range(len(contents))],
+            "image_ref": references or [None] * len(contents),
             "image_key": keys(*contents),
             "text_key": pa.nulls(len(contents), pa.binary(16)),
             "image_vector": vector_array(vectors, has_image, "float16"),
@@ -91,3 +98,14 @@ def test_damaged_part_is_named(tmp_path: Path) -> None:
     (tmp_path / part_name(0)).write_bytes(b"junk")
     with pytest.raises(ArtifactError, match=r"data/part-000000\.parquet"):
         EarlierVectors.of(Storage.at(tmp_path), TYPE)
+
+
+def test_keys_of_trusted_references_are_known_unread(tmp_path: Path) -> None:
+    storage = Storage.at(tmp_path)
+    references: list[str | None] = ["a/mug.jpg", "http://x/cup.jpg", "shop.parquet#row=3", "gone.jpg"]
+    publish(storage, 0, [b"mug", b"cup", b"pot", None], [0.1, 0.2, 0.3, 0.4], references)
+    trusting = EarlierVectors.of(storage, TYPE, trust_references=True)
+    wanted = ["http://x/cup.jpg", "a/mug.jpg", "A/mug.jpg", "shop.parquet#row=3", "gone.jpg"]
+    assert trusting.keys_of_references(wanted) == [content_key(b"cup"), content_key(b"mug"), None, None, None]
+    assert trusting.keys_of_references([]) == []
+    assert EarlierVectors.of(storage, TYPE).keys_of_references(wanted) == [None] * 5

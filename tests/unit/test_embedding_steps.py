@@ -247,6 +247,33 @@ def test_vectors_of_the_same_content_are_taken_over_and_the_rest_is_encoded(
     assert [(part.num_reused_images, part.num_reused_texts) for part in parts] == [(2, 2), (1, 0)]
 
 
+def test_trusted_picture_is_not_read_again_and_a_rejected_one_is(tmp_path: Path, png: Maker) -> None:
+    table = pa.table({"product_id": ["mug", "cup", "pot"], "image": ["mug.png", "cup.png", "pot.png"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (tmp_path / "mug.png").write_bytes(png((255, 0, 0)))
+    (tmp_path / "cup.png").write_bytes(b"broken")
+    plan = plan_catalog(str(tmp_path / "a.parquet"))
+    old = rows_of(tmp_path / "old", embed(plan, tmp_path / "old"))
+    assert old.column("product_id").to_pylist() == ["mug"]
+    (tmp_path / "mug.png").unlink()
+    for name, color in (("cup", (0, 255, 0)), ("pot", (0, 0, 255))):
+        (tmp_path / f"{name}.png").write_bytes(png(color))
+    encoder = CountingEncoder()
+    earlier = EarlierVectors.of(Storage.at(tmp_path / "old"), vector_type_of("float32", DIM), trust_references=True)
+    parts = embed_serially(
+        SliceReader(plan, encoder, ImageLimits(), earlier),
+        encoder,
+        PartPublisher(Storage.at(tmp_path / "out"), "run"),
+        slices=plan.slices,
+        batch_size=2,
+        vector_type="float32",
+    )
+    rows = rows_of(tmp_path / "out", parts)
+    assert rows.column("product_id").to_pylist() == ["mug", "cup", "pot"]
+    assert rows.slice(0, 1).equals(old)
+    assert encoder.counted == {"image": 2, "text": 0}
+
+
 def test_picture_of_which_the_encoder_makes_nonsense_is_rejected(tiny_catalog: Path, tmp_path: Path) -> None:
     plan = plan_catalog(str(tiny_catalog))
     encoder = BrokenForBlue()
