@@ -244,7 +244,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
         "products           400",
         "to encode          pictures and texts, text {title}",
         "attributes         title string, price double",
-        "would be rejected  1 nothing_to_encode, 1 image_not_decodable (of the first 16 rows)",
+        "would be rejected  1 image_not_decodable, 1 nothing_to_encode (of the first 16 rows)",
         "parts              26, up to 102 kB of vectors",
         f"written to         {tmp_path}/out (new)",
     ):
