@@ -1,6 +1,7 @@
 """Product pictures found again by their reference, and contact sheets of them: a PNG or a page of one file.
 
-A reference is a path below the catalogue's image root, or `FILE#row=N` for a picture kept inside a Parquet file.
+A reference is a path below the catalogue's image root, or says where in a file a picture is kept: `FILE#row=N` in
+Parquet, `FILE#byte=N` in a tar, `FILE#byte=N&row=M` in Arrow.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
+from product_retrieval.catalog import arrow_files, parquet_rows, webdataset
 from product_retrieval.catalog.contained import UnreadableImageError, open_below, read_file_below
 from product_retrieval.errors import ArtifactError
 from product_retrieval.images import decode
 
-IN_PARQUET = re.compile(r"(?P<file>.+\.(?:parquet|pq))#row=(?P<row>\d+)")
+INSIDE = re.compile(r"(?P<file>.+)#(?:byte=(?P<byte>\d{1,18}))?&?(?:row=(?P<row>\d{1,18}))?", re.DOTALL)
 TILE_PX, CAPTION_PX, MARGIN_PX = 160, 52, 10
 FONT_PX = 13
+PICTURE_BATCH_ROWS = 16
+"""Rows of a Parquet file held at once while one picture is looked for."""
 CAPTION_CHARS = 24
 INK, MISSING_INK = (40, 40, 40), (150, 150, 150)
 
@@ -43,16 +46,16 @@ def load_picture(image_root: str, reference: str | None, *, image_column: str = 
     Args:
         image_root: from the catalogue's record in the manifest.
         reference: the product's `image_ref`.
-        image_column: column of pictures that are kept inside Parquet.
+        image_column: column of pictures that are kept inside Parquet or Arrow.
     """
     if not reference:
         return None
-    inside = IN_PARQUET.fullmatch(reference)
+    inside = INSIDE.fullmatch(reference)
     try:
-        if inside:
-            return _picture_in_parquet(image_root, inside["file"], int(inside["row"]), image_column)
+        if inside and (inside["byte"] or inside["row"]):
+            return _picture_inside(image_root, inside, image_column)
         return read_file_below(image_root, reference)
-    except (UnreadableImageError, ArtifactError, OSError, pa.ArrowException):
+    except (UnreadableImageError, ArtifactError, OSError, EOFError, KeyError, pa.ArrowException):
         return None
 
 
@@ -121,18 +124,18 @@ def write_sheet(path: str, heading: str, tiles: Sequence[Tile]) -> None:
     target.write_bytes(data)
 
 
-def _picture_in_parquet(image_root: str, file: str, row: int, column: str) -> bytes | None:
-    with pq.ParquetFile(open_below(image_root, file)) as parquet:
-        if column not in parquet.schema_arrow.names:
-            return None
-        first = 0
-        for group in range(parquet.num_row_groups):
-            count = parquet.metadata.row_group(group).num_rows
-            if first <= row < first + count:
-                cell = parquet.read_row_group(group, columns=[column]).column(0)[row - first].as_py()
-                return cell.get("bytes") if isinstance(cell, dict) else cell
-            first += count
-    return None
+def _picture_inside(image_root: str, inside: re.Match[str], column: str) -> bytes | None:
+    byte, row = (None if number is None else int(number) for number in (inside["byte"], inside["row"]))
+    with open_below(image_root, inside["file"]) as file:
+        if row is None:
+            return webdataset.read_member(file, byte or 0)
+        if byte is not None:
+            cell = arrow_files.read_cell(file, byte, row, column)
+        else:
+            rows = parquet_rows.read_rows(file, row, row + 1, columns=[column], batch_rows=PICTURE_BATCH_ROWS)
+            cell = rows.column(0)[0].as_py() if len(rows) else None
+    cell = cell.get("bytes") if isinstance(cell, dict) else cell
+    return cell if isinstance(cell, bytes) else None
 
 
 def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, data: bytes | None, left: int, top: int) -> None:

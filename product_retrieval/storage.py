@@ -99,6 +99,17 @@ class Storage:
             raise ArtifactError(f"{self.path(name)}: {_reason(error)}", path=self.path(name)) from error
         return bytes(data)
 
+    def read_head(self, name: str, size: int) -> bytes:
+        """Return the first bytes of a file that is not empty, in one request.
+
+        Raises:
+            ArtifactError: there is no such file, or it cannot be read.
+        """
+        try:
+            return bytes(self._file_system().cat_file(self.path(name), start=0, end=size))
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{self.path(name)}: {_reason(error)}", path=self.path(name)) from error
+
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading, seekable.
 

@@ -4,7 +4,7 @@
     python -m rayjobs.embed --catalog shop.csv --output s3://bucket/shop --encoder.model openai/clip-vit-base-patch32
     ray job submit --working-dir . -- python -m rayjobs.embed --config cluster/options/embed.yaml
 
-Reads a catalogue (Parquet, CSV, JSON lines, or a folder of pictures with sidecar texts). Writes data/*.parquet,
+Reads a catalogue (docs/catalogs.md: tables, tars, saved data sets, folders of pictures). Writes data/*.parquet,
 rejected/*.parquet and, last, manifest.json below --output. A job that was killed is finished by running it again.
 
 Exit codes: 0 done, 2 options, 3 catalogue, 4 artefact, 5 encoder, 1 anything else.
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 import ray
 
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, FetchOptions, Slice, plan_catalog
-from product_retrieval.catalog.source import Kind
+from product_retrieval.catalog.kinds import Kind
 from product_retrieval.command import LogLevel, run
 from product_retrieval.embedding_steps import PartPublisher
 from product_retrieval.embeddings import (
@@ -62,7 +62,7 @@ class EmbedOptions:
     output: str
     """Folder of the embeddings; local or in an object store."""
     kind: Kind | None = None
-    """What the catalogue's files are; default: by their suffix."""
+    """What the catalogue's files are; default: by their suffix and content."""
     columns: ColumnOptions = field(default_factory=ColumnOptions)
     image_root: str | None = None
     """Folder that image paths are relative to and cannot leave; default: the catalogue's."""

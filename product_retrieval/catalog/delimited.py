@@ -2,32 +2,40 @@
 
 A record is found without parsing it: in JSON lines a line feed ends it, in CSV a line feed outside a quoted cell
 (RFC 4180), so that a quoted description may span lines. A quote opens a cell only where the cell begins: `5" screen`
-is text.
+is text. The header tells which of `,` `;` `|` and tab stands between cells.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
+import itertools
 import json
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv
 
+from product_retrieval.catalog.gzip_points import AccessPoint, InflatedFile, Readable, is_gzip, open_at, point_before
 from product_retrieval.errors import CatalogError
 from product_retrieval.storage import Storage
 
 SCAN_CHUNK_BYTES = 8 << 20
 MAX_RECORD_BYTES = 64 << 20
 """A longer record is a quote that was never closed."""
-CSV_TOKEN = re.compile(rb'(?:^|(?<=[,\n]))"(?:[^"]++|"")*+("?)|\n')
-"""A quoted cell, with its closing quote where it has one, or the line feed that ends a record."""
+DELIMITERS = b",;\t|"
+CSV_TOKENS = {
+    delimiter: re.compile(rb'(?:^|(?<=[%s\n]))"(?:[^"]++|"")*+("?)|\n' % re.escape(bytes([delimiter])))
+    for delimiter in DELIMITERS
+}
+"""By delimiter: a quoted cell, with its closing quote where it has one, or the line feed that ends a record."""
+LINE_FEED = re.compile(rb"\n")
+QUOTED = re.compile(rb'"(?:[^"]|"")*"')
+HEADER_PEEK_BYTES = 64 << 10
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -38,8 +46,15 @@ class RecordRuns:
     header: bytes
     """The CSV line with the column names; empty for JSON lines."""
     bounds: tuple[tuple[int, int, int], ...]
-    """Per run: first byte, byte after the last, records in it."""
+    """Per run: first byte, byte after the last, records in it; bytes as they are when decompressed."""
     sha256: str
+    """Of the decompressed bytes."""
+    points: tuple[AccessPoint, ...] = ()
+    """Where decompression can begin; empty where the file is not compressed."""
+
+    def point_before(self, start: int) -> AccessPoint | None:
+        """Return where to begin for the run that starts at a byte."""
+        return point_before(self.points, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +83,35 @@ def find_runs(storage: Storage, name: str, *, is_csv: bool, records_per_run: int
     """
     path = storage.path(name)
     digest = hashlib.sha256()
+    points: list[AccessPoint] = []
     try:
-        with _open(storage, name) as file:
-            chunks = _hashed(file, digest)
-            ends = list(_csv_record_ends(chunks) if is_csv else _line_ends(chunks))
+        with storage.open(name) as file:
+            chunks = _hashed(InflatedFile(file, found=points) if is_gzip(file) else file, digest)
+            ends = _csv_record_ends(chunks) if is_csv else _line_ends(chunks)
+            header_stop = next(ends, 0) if is_csv else 0
+            bounds = tuple(_runs_of(ends, header_stop, records_per_run))
     except (OSError, EOFError, zlib.error) as error:
         raise CatalogError(f"{path}: cannot be read: {error}", path=path) from error
     except _UnclosedQuoteError as error:
         raise CatalogError(
             f"{path}: a quote is never closed; the record begins at byte {error.start}", path=path
         ) from error
-    start, header = 0, b""
-    if is_csv and ends:
-        start = ends.pop(0)
-        header = read_bytes(storage, name, 0, start).removeprefix(BYTE_ORDER_MARK)
-    bounds = []
-    for first in range(0, len(ends), records_per_run):
-        run = ends[first : first + records_per_run]
-        bounds.append((start, run[-1], len(run)))
-        start = run[-1]
     if not bounds:
         raise CatalogError(f"{path}: holds no products", path=path)
-    return RecordRuns(header, tuple(bounds), digest.hexdigest())
+    header = read_bytes(storage, name, 0, header_stop, point_before(points, 0)).removeprefix(BYTE_ORDER_MARK)
+    return RecordRuns(header, bounds, digest.hexdigest(), tuple(points))
 
 
-def read_bytes(storage: Storage, name: str, start: int, stop: int) -> bytes:
-    """Return the (decompressed) bytes [start, stop) of a file."""
-    with _open(storage, name) as file:
+def read_bytes(storage: Storage, name: str, start: int, stop: int, point: AccessPoint | None = None) -> bytes:
+    """Return the bytes [start, stop) of a file, or of what is compressed in it if a place before them is given."""
+    with open_at(storage, name, point) as file:
         file.seek(start)
         return file.read(stop - start)
 
 
 def iterate_runs(storage: Storage, name: str, runs: RecordRuns) -> Iterator[bytes]:
     """Yield the (decompressed) bytes of each run, reading the file once from its beginning to its end."""
-    with _open(storage, name) as file:
+    with open_at(storage, name, runs.point_before(0)) as file:
         for start, stop, _ in runs.bounds:
             file.seek(start)
             yield file.read(stop - start)
@@ -125,11 +135,11 @@ def parse_csv(data: bytes, header: bytes, schema: pa.Schema | None, *, as_text: 
         malformed.append(f"{row.actual_columns} cells instead of {row.expected_columns}: {row.text[:80]}")
         return "skip"
 
-    names = csv.read_csv(io.BytesIO(header)).column_names
+    names, delimiter = column_names(header), chr(delimiter_of(header))
     table = csv.read_csv(
         io.BytesIO(data.decode("utf-8", errors="replace").encode()),
         read_options=csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(data) * 3, 1 << 16)),
-        parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
         convert_options=csv.ConvertOptions(
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
@@ -166,10 +176,11 @@ def parse_jsonl(data: bytes, schema: pa.Schema | None) -> ParsedRun:
             rows.append(row)
         else:
             malformed.append(f"not a JSON object: {line[:80]}")
-    return ParsedRun(_table(rows, schema), tuple(malformed))
+    return ParsedRun(table_of_objects(rows, schema), tuple(malformed))
 
 
-def _table(rows: list[dict[str, Any]], schema: pa.Schema | None) -> pa.Table:
+def table_of_objects(rows: list[dict[str, Any]], schema: pa.Schema | None) -> pa.Table:
+    """Return JSON objects as rows; a column whose values have no type in common is text."""
     names = list(dict.fromkeys(name for row in rows for name in row)) if schema is None else schema.names
     columns = {}
     for name in names:
@@ -178,11 +189,11 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema | None) -> pa.Table:
         try:
             columns[name] = pa.array(values, wanted)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
-            columns[name] = pa.array([_written(value) for value in values], pa.string())
+            columns[name] = pa.array([as_written(value) for value in values], pa.string())
     return pa.table(columns)
 
 
-def _written(value: Any) -> str | None:
+def as_written(value: Any) -> str | None:
     """Return a JSON value as it was written: for columns of several types, and for what Arrow has no type for."""
     if value is None:
         return None
@@ -190,23 +201,37 @@ def _written(value: Any) -> str | None:
     return text.encode("utf-8", errors="replace").decode()  # half a surrogate pair is no character
 
 
-def _open(storage: Storage, name: str) -> BinaryIO:
-    file = storage.open(name)
-    return gzip.open(file) if name.endswith(".gz") else file  # type: ignore[return-value]
+def column_names(header: bytes) -> list[str]:
+    """Return the names in a CSV header."""
+    delimiter = chr(delimiter_of(header))
+    return list(csv.read_csv(io.BytesIO(header), parse_options=csv.ParseOptions(delimiter=delimiter)).column_names)
 
 
-def _hashed(file: BinaryIO, digest: hashlib._Hash) -> Iterator[bytes]:
+def delimiter_of(header: bytes) -> int:
+    """Return the byte between the cells of a CSV header: the most frequent one outside quotes, else a comma."""
+    line = QUOTED.sub(b"", header[:HEADER_PEEK_BYTES]).partition(b"\n")[0]
+    return max(DELIMITERS, key=line.count)
+
+
+def _hashed(file: Readable, digest: hashlib._Hash) -> Iterator[bytes]:
     """Yield a file's bytes in chunks, hashing them on the way."""
     while chunk := file.read(SCAN_CHUNK_BYTES):
         digest.update(chunk)
         yield chunk
 
 
+def _runs_of(ends: Iterator[int], start: int, records_per_run: int) -> Iterator[tuple[int, int, int]]:
+    """Yield first byte, byte after the last and number of the records of each run."""
+    while run := list(itertools.islice(ends, records_per_run)):
+        yield start, run[-1], len(run)
+        start = run[-1]
+
+
 def _line_ends(chunks: Iterable[bytes]) -> Iterator[int]:
     """Yield the offset just after each line, the last one too where no line feed ends it."""
     position, last = 0, 0
     for chunk in chunks:
-        for feed in re.finditer(b"\n", chunk):
+        for feed in LINE_FEED.finditer(chunk):
             last = position + feed.end()
             yield last
         position += len(chunk)
@@ -221,27 +246,31 @@ def _csv_record_ends(chunks: Iterable[bytes]) -> Iterator[int]:
         _UnclosedQuoteError: a quoted cell has no end.
     """
     start, pending = 0, b""
+    token: re.Pattern[bytes] | None = None
     for chunk in chunks:
         pending += chunk
-        ends = _ends_in(pending)
+        token = token or CSV_TOKENS[delimiter_of(pending)]
+        ends = _ends_in(pending, token)
         yield from (start + end for end in ends)
         if ends:
             start, pending = start + ends[-1], pending[ends[-1] :]
         if len(pending) > MAX_RECORD_BYTES:
             raise _UnclosedQuoteError(start)
-    if pending:
-        if any(token.group(1) == b"" for token in CSV_TOKEN.finditer(pending)):
+    if pending and token:
+        if any(found.group(1) == b"" for found in token.finditer(pending)):
             raise _UnclosedQuoteError(start)
         yield start + len(pending)
 
 
-def _ends_in(pending: bytes) -> list[int]:
+def _ends_in(pending: bytes, token: re.Pattern[bytes]) -> list[int]:
     """Return the offsets just after each whole record at the beginning of some bytes."""
+    if b'"' not in pending:
+        return [feed.end() for feed in LINE_FEED.finditer(pending)]
     ends = []
-    for token in CSV_TOKEN.finditer(pending):
-        if token.group(1) is None:
-            ends.append(token.end())
-        elif token.end() == len(pending):  # open, or its closing quote may turn out to be half of a doubled one
+    for found in token.finditer(pending):
+        if found.group(1) is None:
+            ends.append(found.end())
+        elif found.end() == len(pending):  # open, or its closing quote may turn out to be half of a doubled one
             break
     return ends
 

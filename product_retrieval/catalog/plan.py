@@ -14,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from product_retrieval.catalog import planners
+from product_retrieval.catalog import arrow_files, planners, webdataset
 from product_retrieval.catalog.fetch_options import FetchOptions
+from product_retrieval.catalog.hugging_face import with_file_names
+from product_retrieval.catalog.kinds import Kind
 from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
-from product_retrieval.catalog.source import Kind, find_source
+from product_retrieval.catalog.source import find_source
 from product_retrieval.errors import CatalogError
 
 RESERVED = ("image_vector", "text_vector", "image_key", "text_key", "image_ref")
@@ -39,7 +41,7 @@ def plan_catalog(
     Args:
         uri: file, folder or glob; local or in an object store.
         columns: which columns mean what.
-        kind: what the files are; None decides by suffix.
+        kind: what the files are; None decides by suffix and content.
         image_root: folder that image paths are relative to and cannot leave; None takes the catalogue's own.
         rows_per_part: products in each part but the last of a file.
         fetch: hosts whose pictures are fetched, and how; None fetches none. No part of the fingerprint.
@@ -50,14 +52,18 @@ def plan_catalog(
     Raises:
         CatalogError: nothing is there, a file is broken, or a named column is missing.
     """
-    columns = columns or ColumnOptions()
     source = find_source(uri, kind)
+    columns = with_file_names(source, columns or ColumnOptions())
     ids = RepeatedIds()
     match source.kind:
         case "parquet":
             schema, slices, digests = planners.plan_parquet(source, columns, rows_per_part, ids)
         case "folder":
             schema, slices, digests = planners.plan_folder(source, rows_per_part)
+        case "webdataset":
+            schema, slices, digests = webdataset.plan_webdataset(source, columns, rows_per_part, ids)
+        case "arrow":
+            schema, slices, digests = arrow_files.plan_arrow(source, columns, rows_per_part, ids)
         case _:
             schema, slices, digests = planners.plan_delimited(source, columns, rows_per_part, ids)
     template = None if source.kind == "folder" else resolve_text(schema, columns, uri)

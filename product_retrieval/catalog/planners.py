@@ -6,13 +6,16 @@ Every planner returns the schema, the slices in order and a digest of the files,
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from product_retrieval.catalog import delimited
+from product_retrieval.catalog import delimited, parquet_rows
+from product_retrieval.catalog.hugging_face import below_its_folder
 from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import Source, SourceFile
@@ -21,8 +24,11 @@ from product_retrieval.storage import Storage, pyarrow_source
 
 PARQUET_FOOTER_BYTES = 8
 """Length of the footer, then the magic word (Apache Parquet format, "File format")."""
+MANY_ROWS_DECODED = 8.0
 HASHED_WHOLE_BYTES = 4 << 30
 """Some seconds of reading."""
+
+logger = logging.getLogger(__name__)
 
 Planned = tuple[pa.Schema, list[Slice], list[Any]]
 
@@ -38,20 +44,29 @@ def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int, ids
             with pq.ParquetFile(pyarrow_source(source.root, file.name)) as parquet:
                 found = parquet.schema_arrow.remove_metadata()
                 num_rows = parquet.metadata.num_rows
+                decoded = parquet_rows.rows_decoded_per_row(parquet.metadata, rows_per_part)
                 if columns.product_id in found.names:
                     for batch in parquet.iter_batches(columns=[columns.product_id]):
-                        ids.add(batch.column(0))
+                        ids.add(below_its_folder(batch.column(0), columns.product_id, file.name))
         except (pa.ArrowException, OSError) as error:
             raise CatalogError(
                 f"{path}: not a readable Parquet file: {' '.join(str(error).split())}", path=path
             ) from error
         if schema is not None and not found.equals(schema):
             raise CatalogError(
-                f"{path}: its columns differ from those of {source.files[0].name}: {_difference(found, schema)}",
+                f"{path}: its columns differ from those of {source.files[0].name}: {difference(found, schema)}",
                 path=path,
             )
         schema = found
-        digests.append([file.name, _identity(source, file)])
+        if decoded > MANY_ROWS_DECODED:
+            logger.warning(
+                "%s: its row groups are larger than parts: %.0f rows are decoded for each row that is used; "
+                "write it again with row_group_size=%d, or raise --rows-per-part",
+                path,
+                decoded,
+                rows_per_part,
+            )
+        digests.append([file.name, identity(source, file, lambda file=file: _footer_sha256(source, file))])  # type: ignore[misc]
         for start in range(0, num_rows, rows_per_part):
             stop = min(start + rows_per_part, num_rows)
             slices.append(
@@ -79,7 +94,7 @@ def plan_delimited(source: Source, columns: ColumnOptions, rows_per_part: int, i
         for data in delimited.iterate_runs(source.root, file.name, runs):
             schemas.append(_parse(source, file.name, data, runs.header, None, columns).rows.schema)
             _check_names(source, file, schemas)
-    schema = _common_schema(schemas)
+    schema = common_schema(schemas)
     slices: list[Slice] = []
     for file, runs in found:
         first_row = 0
@@ -97,12 +112,13 @@ def plan_delimited(source: Source, columns: ColumnOptions, rows_per_part: int, i
                     stop=stop,
                     num_rows=num_rows,
                     first_row=first_row,
+                    point=runs.point_before(start),
                     header=runs.header,
                 )
             )
             first_row += num_rows
             if columns.product_id in schema.names:
-                ids.add(run.rows.column(columns.product_id))
+                ids.add(below_its_folder(run.rows.column(columns.product_id), columns.product_id, file.name))
                 ids.add(pa.nulls(len(run.malformed), pa.string()))
     return schema, slices, digests
 
@@ -115,7 +131,7 @@ def _check_names(source: Source, file: SourceFile, schemas: list[pa.Schema]) -> 
         raise CatalogError(f"{path}: more than one column {repeated[0]!r}", path=path)
     if source.kind == "csv" and set(names) != set(schemas[0].names):
         raise CatalogError(
-            f"{path}: its columns differ from those of {source.files[0].name}: {_difference(schemas[-1], schemas[0])}",
+            f"{path}: its columns differ from those of {source.files[0].name}: {difference(schemas[-1], schemas[0])}",
             path=path,
         )
 
@@ -127,7 +143,7 @@ def parse_slice(plan: CatalogPlan, slice_: Slice) -> delimited.ParsedRun:
         CatalogError: the file is not what its suffix says.
     """
     source = Source(plan.kind, Storage(plan.root), ())
-    data = delimited.read_bytes(source.root, slice_.file, slice_.start, slice_.stop)
+    data = delimited.read_bytes(source.root, slice_.file, slice_.start, slice_.stop, slice_.point)
     return _parse(source, slice_.file, data, slice_.header, plan.schema, plan.columns)
 
 
@@ -169,7 +185,7 @@ def plan_folder(source: Source, rows_per_part: int) -> Planned:
     return schema, slices, digests
 
 
-def _common_schema(schemas: list[pa.Schema]) -> pa.Schema:
+def common_schema(schemas: list[pa.Schema]) -> pa.Schema:
     """Return one type a column: the widest that was inferred, text where they disagree."""
     seen: dict[str, list[pa.DataType]] = defaultdict(list)
     for schema in schemas:
@@ -187,24 +203,30 @@ def _common_type(types: list[pa.DataType]) -> pa.DataType:
     return pa.string()
 
 
-def _identity(source: Source, file: SourceFile) -> list[str | int]:
-    """Return what tells a Parquet file from another version of it.
+def identity(source: Source, file: SourceFile, summarize: Callable[[], str]) -> list[str | int]:
+    """Return what tells a file from another version of it.
 
     That is its ETag in an object store and its hash on disk; of a large file on disk, which would take minutes to
-    hash, the footer (sizes, offsets and statistics of every column) and the time of the last change.
+    hash, what `summarize` returns (a digest of where its rows lie) and the time of the last change.
     """
     if not source.root.is_local:
         return [file.size_bytes, file.stamp]
     if file.size_bytes <= HASHED_WHOLE_BYTES:
         return [source.root.sha256(file.name)]
+    return [file.size_bytes, file.stamp, summarize()]
+
+
+def _footer_sha256(source: Source, file: SourceFile) -> str:
+    """Return the hash of a Parquet file's footer: sizes, offsets and statistics of every column."""
     with source.root.open(file.name) as handle:
         handle.seek(-PARQUET_FOOTER_BYTES, 2)
         length = int.from_bytes(handle.read(4), "little")
         handle.seek(-(PARQUET_FOOTER_BYTES + length), 2)
-        return [file.size_bytes, file.stamp, hashlib.sha256(handle.read(length)).hexdigest()]
+        return hashlib.sha256(handle.read(length)).hexdigest()
 
 
-def _difference(found: pa.Schema, expected: pa.Schema) -> str:
+def difference(found: pa.Schema, expected: pa.Schema) -> str:
+    """Say in which columns a file differs from the first one."""
     changes = [f"no {field.name}" for field in expected if field.name not in found.names]
     changes += [f"extra {field.name}" for field in found if field.name not in expected.names]
     changes += [

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from product_retrieval.catalog.contained import UnreadableImageError, read_file_below
+from product_retrieval.catalog import arrow_files, parquet_rows, webdataset
+from product_retrieval.catalog.contained import MAX_IMAGE_BYTES, UnreadableImageError, read_file_below
+from product_retrieval.catalog.hugging_face import below_its_folder
+from product_retrieval.catalog.kinds import SIDECAR_SUFFIX
 from product_retrieval.catalog.picture_urls import is_url
 from product_retrieval.catalog.planners import parse_slice
-from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, Slice
-from product_retrieval.catalog.source import SIDECAR_SUFFIX
+from product_retrieval.catalog.slices import REFERENCE, TEMPLATE_FIELD, CatalogPlan, Slice
 from product_retrieval.errors import CatalogError
 from product_retrieval.storage import Storage, pyarrow_source
 
@@ -85,17 +86,23 @@ def read_slice(plan: CatalogPlan, slice_: Slice, *, known_keys: KnownKeys | None
         CatalogError: a file is broken or has changed since it was planned.
     """
     malformed: tuple[str, ...] = ()
-    if plan.kind == "folder":
-        rows = _folder_rows(plan, slice_)
-    elif plan.kind == "parquet":
-        rows = _parquet_rows(plan, slice_)
-    else:
-        run = parse_slice(plan, slice_)
-        rows, malformed = run.rows.select(plan.schema.names), run.malformed
+    match plan.kind:
+        case "folder":
+            rows = _folder_rows(plan, slice_)
+        case "parquet":
+            rows = _parquet_rows(plan, slice_)
+        case "arrow":
+            rows = arrow_files.read_rows(plan, slice_)
+        case _:
+            run = (webdataset.read_samples if plan.kind == "webdataset" else parse_slice)(plan, slice_)
+            rows, malformed = run.rows.select(plan.schema.names), run.malformed
     if len(rows) + len(malformed) != slice_.num_rows:
         raise CatalogError(f"{posixpath.join(plan.root, slice_.file)}: changed while it was read", path=slice_.file)
-    at = f"{slice_.file}:{slice_.first_row}-{slice_.first_row + slice_.num_rows - 1}"
-    rejections = [Rejection(at, "read", "malformed_record", why) for why in malformed]
+    where = f"{slice_.file}:{slice_.first_row}-{slice_.first_row + slice_.num_rows - 1}"
+    rejections = [Rejection(where, "read", "malformed_record", why) for why in malformed]
+    for column in {plan.columns.product_id, plan.columns.image} & set(rows.column_names):
+        at = rows.column_names.index(column)
+        rows = rows.set_column(at, column, below_its_folder(rows.column(column), column, slice_.file))
     return _with_images(plan, *_with_identity(plan, slice_, rows, rejections), known_keys)
 
 
@@ -135,19 +142,9 @@ def _as_text(value: Any) -> str:
 def _parquet_rows(plan: CatalogPlan, slice_: Slice) -> pa.Table:
     path = posixpath.join(plan.root, slice_.file)
     try:
-        with pq.ParquetFile(pyarrow_source(Storage(plan.root), slice_.file)) as parquet:
-            first_row, groups = 0, []
-            offset = None
-            for group in range(parquet.num_row_groups):
-                stop = first_row + parquet.metadata.row_group(group).num_rows
-                if first_row < slice_.stop and stop > slice_.start:
-                    groups.append(group)
-                    offset = first_row if offset is None else offset
-                first_row = stop
-            rows = parquet.read_row_groups(groups)
+        return parquet_rows.read_rows(pyarrow_source(Storage(plan.root), slice_.file), slice_.start, slice_.stop)
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}", path=path) from error
-    return rows.slice(slice_.start - (offset or 0), slice_.num_rows).replace_schema_metadata(None)
 
 
 def _folder_rows(plan: CatalogPlan, slice_: Slice) -> pa.Table:
@@ -235,7 +232,8 @@ def _known(cells: Sequence[Any], known_keys: KnownKeys | None) -> dict[str | Non
 
 def _picture(cell: Any) -> Any:
     """Return what a cell gives for a picture: of the struct that Hugging Face data sets use, its bytes or path."""
-    return (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else cell
+    is_struct = isinstance(cell, dict) and not cell.get(REFERENCE)
+    return (cell.get("bytes") or cell.get("path")) if is_struct else cell
 
 
 def _fetch(plan: CatalogPlan, cells: Sequence[Any]) -> dict[str, bytes | UnreadableImageError]:
@@ -253,6 +251,10 @@ def _image(
     plan: CatalogPlan, cell: Any, source: str, fetched: Mapping[str, bytes | UnreadableImageError]
 ) -> tuple[bytes | None, str | None]:
     """Return the bytes of a picture and where they can be found again."""
+    if isinstance(cell, dict):  # read together with the row
+        if cell["bytes"] is None:
+            raise UnreadableImageError("image_too_large", f"more than {MAX_IMAGE_BYTES} bytes")
+        return cell["bytes"], cell[REFERENCE]
     if cell is None or cell == "" or cell == b"":
         return None, None
     if isinstance(cell, bytes):

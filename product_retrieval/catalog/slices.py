@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from product_retrieval.catalog.fetch_options import FetchOptions
-from product_retrieval.catalog.source import Kind
+from product_retrieval.catalog.gzip_points import AccessPoint
+from product_retrieval.catalog.kinds import Kind
 
+REFERENCE = "__reference"
+"""Field of a picture's cell that says where its bytes are found again."""
 TEMPLATE_FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -34,13 +37,17 @@ class Slice:
     part: int
     file: str
     start: int
-    """First row (Parquet), byte (CSV, JSON lines) or file of the sorted listing (folder)."""
+    """First row (Parquet), byte (CSV, JSON lines, tar, Arrow) or file of the sorted listing (folder)."""
     stop: int
     """One past the last."""
     num_rows: int
     """Products and unreadable records in it."""
     first_row: int = 0
     """Number of its first row in the file."""
+    skipped: int = 0
+    """Arrow: rows between `start` and the first row."""
+    point: AccessPoint | None = None
+    """Compressed files: where decompression begins; `start` and `stop` count decompressed bytes."""
     header: bytes = b""
     members: tuple[str, ...] = ()
     """Folder catalogues: the pictures, relative to the root."""

@@ -92,7 +92,7 @@ def test_catalogue_without_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.parquet").write_text("<html>not found</html>")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1, and then the copy ended")
     with pytest.raises(CatalogError, match=r"a\.parquet: not a readable Parquet file"):
         plan_catalog(str(tmp_path / "a.parquet"))
 
@@ -343,10 +343,11 @@ def test_folder_of_two_kinds_asks_which(tmp_path: Path) -> None:
 
 
 def test_single_file_of_unknown_suffix_is_read_as_the_named_kind(tmp_path: Path) -> None:
-    (tmp_path / "export.dat").write_text("product_id,title\n2,y\n")
+    (tmp_path / "export.dat").write_text("product_id\n2\n")
     with pytest.raises(CatalogError, match="known files end in"):
         plan_catalog(str(tmp_path / "export.dat"))
-    assert ids_of(plan_catalog(str(tmp_path / "export.dat"), kind="csv")) == ["2"]
+    plan = plan_catalog(str(tmp_path / "export.dat"), kind="csv", columns=ColumnOptions(text="product_id"))
+    assert ids_of(plan) == ["2"]
 
 
 # Paths that a catalogue must not lead to

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import tarfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +41,7 @@ from product_retrieval.index.versions import (
     publish,
     versions,
 )
+from product_retrieval.pictures import load_picture
 from product_retrieval.storage import Storage, to_buffer
 
 VECTORS = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
@@ -166,6 +170,40 @@ def test_catalogue_and_its_pictures_are_read_from_the_store(storage: Storage, pn
         assert read.table.column("product_id").to_pylist() == ["1"]
         assert read.table.column("__image").to_pylist() == [png()]
         assert [(r.product_id, r.reason) for r in read.rejections] == [("2", "image_not_found")]
+
+
+def test_archives_and_arrow_files_are_read_from_the_store(storage: Storage, png: Any) -> None:
+    def tar(key: str) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for name, data in ((f"{key}.png", png()), (f"{key}.txt", key.encode()), ("gone.txt", b"")):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        return buffer.getvalue()
+
+    sink = pa.BufferOutputStream()
+    table = pa.table({"product_id": ["mug", "cup"], "image": [{"bytes": png(), "path": ""}] * 2})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1)
+    storage.put_if_absent("tars/a.tar", tar("mug"))
+    storage.put_if_absent("tars/b.tar.gz", gzip.compress(tar("cup")))
+    storage.put_if_absent("saved/data-0.arrow", sink.getvalue().to_pybytes())
+    storage.put_if_absent("saved/state.json", b'{"_data_files": [{"filename": "data-0.arrow"}]}')
+    for name in ("tars", "saved"):
+        plan = plan_catalog(storage.path(name), rows_per_part=1)
+        rows = [row for slice_ in plan.slices for row in read_slice(plan, slice_).table.to_pylist()]
+        with_picture = [row for row in rows if row["__image"]]
+        assert [row["product_id"] for row in with_picture] == ["mug", "cup"]
+        assert [load_picture(plan.image_root, row["image_ref"]) for row in with_picture] == [png(), png()]
+
+
+def test_cut_off_archive_in_the_store_is_an_error(storage: Storage) -> None:
+    member = tarfile.TarInfo("a.png")
+    member.size = 5000
+    storage.put_if_absent("a.tar", member.tobuf() + bytes(1000))
+    with pytest.raises(CatalogError, match="cut off at byte"):
+        plan_catalog(storage.path("a.tar"))
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing/*.csv"])
