@@ -24,10 +24,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from product_retrieval.catalog import plan_catalog
-from product_retrieval.embedding_steps import SliceReader, encode_table
+from product_retrieval.embedding_steps import encode_table
 from product_retrieval.encoders import EncoderOptions, load_encoder
 from product_retrieval.encoders.protocol import load_preparer
 from product_retrieval.images import ImageLimits
+from product_retrieval.slice_reader import SliceReader
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOG = ROOT / "demo" / "household" / "catalog.parquet"

@@ -1,6 +1,6 @@
 """Embeddings on disk: Parquet parts with plain fixed-size vectors, a rejected table, and a manifest written last.
 
-    data/part-00000.parquet       product_id, image_vector, text_vector, text, image_ref, attributes
+    data/part-00000.parquet       product_id, text, image_ref, attributes, and key and vector of picture and text
     rejected/part-00000-*.parquet product_id, source, stage, reason, detail
     run.json                      what the parts are made of; written first
     manifest.json                 names every part with rows, bytes and SHA-256; written last
@@ -34,6 +34,8 @@ FORMAT = 1
 """Version of this layout; readers refuse a newer one."""
 MANIFEST, RUN = "manifest.json", "run.json"
 VECTOR_COLUMNS = ("image_vector", "text_vector")
+KEY_COLUMNS = ("image_key", "text_key")
+"""What each vector was made of; see earlier.py."""
 NORM_TOLERANCE = 2e-3
 """Largest error of a unit vector's length after rounding to float16."""
 
@@ -50,6 +52,9 @@ class Part:
     size_bytes: int
     sha256: str
     rejected_name: str | None
+    num_reused_images: int = 0
+    """Vectors taken over from earlier embeddings."""
+    num_reused_texts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +92,27 @@ class EncodedProducts:
 
     part: int
     products: pa.Table
-    """product_id, text, image_ref, attributes and the two vector columns."""
+    """product_id, text, image_ref, attributes, the two key columns and the two vector columns."""
     rejections: Sequence[Rejection] = field(default_factory=tuple)
+    num_reused_images: int = 0
+    num_reused_texts: int = 0
 
 
 def part_name(part: int) -> str:
     """Return the name of a part below the embeddings' folder."""
     return f"data/part-{part:06d}.parquet"
+
+
+def vector_type_of(vector_type: VectorType, dim: int) -> pa.DataType:
+    """Return the Arrow type of a vector column, `fixed_size_list<vector_type>[dim]`."""
+    return pa.list_(pa.float16() if vector_type == "float16" else pa.float32(), dim)
+
+
+def are_unit_vectors(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say of each row of float32 [N, D] whether it is finite and of unit length."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        return np.asarray(np.abs(norms - 1) < NORM_TOLERANCE)  # NaN is not
 
 
 def vector_array(vectors: NDArray[np.float32], is_valid: NDArray[np.bool_], vector_type: VectorType) -> pa.Array:
@@ -110,11 +129,10 @@ def vector_array(vectors: NDArray[np.float32], is_valid: NDArray[np.bool_], vect
     Raises:
         ValueError: a valid row is not a finite unit vector.
     """
-    norms = np.linalg.norm(vectors[is_valid].astype(np.float64), axis=1)
-    if not np.all(np.abs(norms - 1) < NORM_TOLERANCE):  # NaN fails too
-        raise ValueError("the encoder returned a vector that is not finite or not of unit length")
-    element = pa.float16() if vector_type == "float16" else pa.float32()
-    flat = pa.array(vectors.astype(vector_type).reshape(-1), element)
+    if not are_unit_vectors(vectors[is_valid]).all():
+        raise ValueError("a vector is not finite or not of unit length")
+    arrow_type = vector_type_of(vector_type, vectors.shape[1])
+    flat = pa.array(vectors.astype(vector_type).reshape(-1), arrow_type.value_type)
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=pa.array(~is_valid))
 
 
@@ -154,6 +172,8 @@ def publish_part(storage: Storage, run_id: str, encoded: EncodedProducts) -> Par
         "part": str(encoded.part),
         "num_rejected": str(len(encoded.rejections)),
         "rejected_name": rejected_name or "",
+        "num_reused_images": str(encoded.num_reused_images),
+        "num_reused_texts": str(encoded.num_reused_texts),
     }
     table = encoded.products.replace_schema_metadata(metadata)
     name, data = part_name(encoded.part), to_buffer(lambda file: _write_parquet(table, file))
@@ -165,6 +185,8 @@ def publish_part(storage: Storage, run_id: str, encoded: EncodedProducts) -> Par
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
             rejected_name=rejected_name,
+            num_reused_images=encoded.num_reused_images,
+            num_reused_texts=encoded.num_reused_texts,
         )
     winner = read_part_record(storage, name, run_id)
     if rejected_name and winner.rejected_name != rejected_name:
@@ -197,6 +219,8 @@ def read_part_record(storage: Storage, name: str, run_id: str) -> Part:
         size_bytes=storage.size_bytes(name),
         sha256=storage.sha256(name),
         rejected_name=metadata["rejected_name"] or None,
+        num_reused_images=int(metadata["num_reused_images"]),
+        num_reused_texts=int(metadata["num_reused_texts"]),
     )
 
 

@@ -80,6 +80,15 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def format_size(size_bytes: float) -> str:
+    """Return a number of bytes as people say it: `512 B`, `3.1 MB`, `2.0 TB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 999.5:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 99.5 else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:,.1f} TB"
+
+
 def format_table(rows: Sequence[tuple[str, str]]) -> str:
     """Return `label  value` lines with the values aligned."""
     width = max((len(label) for label, _ in rows), default=0)

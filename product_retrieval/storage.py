@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from product_retrieval.errors import ArtifactError, OptionsError
+from product_retrieval.faults import fault_point
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -152,14 +153,41 @@ class Storage:
             OSError: the disk is full.
         """
         if not self.is_local:
-            return self._put_object_if_absent(name, data)
+            fault_point(f"staged {name}")
+            is_ours = self._put_object_if_absent(name, data)
+            fault_point(f"published {name}")
+            return is_ours
         with self._temporary(name, data) as temporary:
+            fault_point(f"staged {name}")
             try:
                 os.link(temporary, self.path(name))
             except FileExistsError:
                 return False
+            fault_point(f"published {name}")
         _sync_folder(os.path.dirname(self.path(name)))
         return True
+
+    def check_atomic(self) -> None:
+        """Check that the store refuses a name that is taken; without that, two writers would overwrite one another.
+
+        Raises:
+            ArtifactError: it does not, or cannot be written to.
+        """
+        if self.is_local:
+            return  # link(2)
+        probe = f"{STAGING}/probe-{uuid.uuid4().hex}"
+        try:
+            is_refused = self.put_if_absent(probe, b"") and not self.put_if_absent(probe, b"")
+        except (NotImplementedError, TypeError, ValueError):
+            is_refused = False
+        with contextlib.suppress(OSError, NotImplementedError):
+            self.delete(probe)
+        if not is_refused:
+            raise ArtifactError(
+                f"{self.uri}: this store has no conditional writes, so results could be lost or mixed; "
+                "write to a local or shared folder or to an object store that has them",
+                path=self.uri,
+            )
 
     def swap(self, name: str, data: bytes, *, expected: bytes | None) -> bool:
         """Replace a small file only if its bytes are still the expected ones (compare and swap).

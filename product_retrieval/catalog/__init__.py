@@ -1,5 +1,6 @@
 """A product catalogue: found, planned into parts, and read part by part."""
 
+from product_retrieval.catalog.fetch_options import FetchOptions
 from product_retrieval.catalog.plan import plan_catalog
 from product_retrieval.catalog.products import REJECTION_SCHEMA, SlicedProducts, read_slice
 from product_retrieval.catalog.slices import CatalogPlan, ColumnOptions, Slice
@@ -8,6 +9,7 @@ __all__ = [
     "REJECTION_SCHEMA",
     "CatalogPlan",
     "ColumnOptions",
+    "FetchOptions",
     "Slice",
     "SlicedProducts",
     "plan_catalog",

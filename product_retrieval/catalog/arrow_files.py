@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from product_retrieval.catalog.planners import Planned, difference, identity
+from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import REFERENCE, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import Source, SourceFile
 from product_retrieval.errors import CatalogError
@@ -32,7 +33,7 @@ class _Batch:
     rows: pa.RecordBatch
 
 
-def plan_arrow(source: Source, columns: ColumnOptions, rows_per_part: int) -> Planned:
+def plan_arrow(source: Source, columns: ColumnOptions, rows_per_part: int, ids: RepeatedIds) -> Planned:
     """Cut Arrow files into runs of rows.
 
     On a local disk only the ids and the layout are read. From an object store the files are read through once, as
@@ -43,7 +44,6 @@ def plan_arrow(source: Source, columns: ColumnOptions, rows_per_part: int) -> Pl
     """
     schema: pa.Schema | None = None
     slices: list[Slice] = []
-    ids: list[pa.Array] = []
     digests = []
     for file in source.files:
         path = source.root.path(file.name)
@@ -61,13 +61,13 @@ def plan_arrow(source: Source, columns: ColumnOptions, rows_per_part: int) -> Pl
                 for batch in _batches(opened, found, path):
                     bounds.append((batch.start, batch.stop, len(batch.rows)))
                     if columns.product_id in found.names:
-                        ids.append(_copied(batch.rows.column(columns.product_id).cast(pa.string())))
+                        ids.add(batch.rows.column(columns.product_id))
         except (pa.ArrowException, OSError, EOFError) as error:
             raise _broken(path, error) from error
         slices += _cut(file, bounds, rows_per_part, len(slices))
         layout.update(repr(bounds).encode())
         digests.append([file.name, identity(source, file, layout.hexdigest)])
-    return schema, slices, pa.chunked_array(ids, pa.string()), digests
+    return schema, slices, digests
 
 
 def read_rows(plan: CatalogPlan, slice_: Slice) -> pa.Table:
@@ -172,11 +172,6 @@ def _cut(file: SourceFile, bounds: list[tuple[int, int, int]], rows_per_part: in
             first_row=row,
             skipped=row - starts[first],
         )
-
-
-def _copied(values: pa.Array) -> pa.Array:
-    """Return values in memory of their own, so that they do not keep a batch of pictures."""
-    return values.take(pa.array(range(len(values)), pa.int64()))
 
 
 def _referring(batch: pa.RecordBatch, column: str, prefix: str, first: int) -> pa.RecordBatch:

@@ -78,7 +78,7 @@ def with_file_names(source: Source, columns: ColumnOptions) -> ColumnOptions:
     return columns
 
 
-def below_its_folder(values: pa.ChunkedArray, column: str, file: str) -> pa.ChunkedArray:
+def below_its_folder(values: pa.Array | pa.ChunkedArray, column: str, file: str) -> pa.Array | pa.ChunkedArray:
     """Return file names of an image folder relative to the catalogue's root; all other values as they are."""
     folder = posixpath.dirname(file)
     if column != FILE_NAME or not folder or posixpath.basename(file) not in METADATA:

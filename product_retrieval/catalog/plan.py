@@ -10,17 +10,20 @@ import hashlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from product_retrieval.catalog import arrow_files, planners, webdataset
+from product_retrieval.catalog.fetch_options import FetchOptions
 from product_retrieval.catalog.hugging_face import with_file_names
 from product_retrieval.catalog.kinds import Kind
+from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import find_source
 from product_retrieval.errors import CatalogError
 
-RESERVED = ("image_vector", "text_vector", "image_ref")
+RESERVED = ("image_vector", "text_vector", "image_key", "text_key", "image_ref")
 """Columns that the embedding job writes itself."""
 
 
@@ -31,6 +34,7 @@ def plan_catalog(
     kind: Kind | None = None,
     image_root: str | None = None,
     rows_per_part: int = 1024,
+    fetch: FetchOptions | None = None,
 ) -> CatalogPlan:
     """Read the heads and the ids of a catalogue and cut its rows into parts.
 
@@ -40,6 +44,7 @@ def plan_catalog(
         kind: what the files are; None decides by suffix and content.
         image_root: folder that image paths are relative to and cannot leave; None takes the catalogue's own.
         rows_per_part: products in each part but the last of a file.
+        fetch: hosts whose pictures are fetched, and how; None fetches none. No part of the fingerprint.
 
     Returns:
         The plan; equal input gives an equal plan.
@@ -49,20 +54,21 @@ def plan_catalog(
     """
     source = find_source(uri, kind)
     columns = with_file_names(source, columns or ColumnOptions())
+    ids = RepeatedIds()
     match source.kind:
         case "parquet":
-            schema, slices, ids, digests = planners.plan_parquet(source, columns, rows_per_part)
+            schema, slices, digests = planners.plan_parquet(source, columns, rows_per_part, ids)
         case "folder":
-            schema, slices, ids, digests = planners.plan_folder(source, rows_per_part)
+            schema, slices, digests = planners.plan_folder(source, rows_per_part)
         case "webdataset":
-            schema, slices, ids, digests = webdataset.plan_webdataset(source, columns, rows_per_part)
+            schema, slices, digests = webdataset.plan_webdataset(source, columns, rows_per_part, ids)
         case "arrow":
-            schema, slices, ids, digests = arrow_files.plan_arrow(source, columns, rows_per_part)
+            schema, slices, digests = arrow_files.plan_arrow(source, columns, rows_per_part, ids)
         case _:
-            schema, slices, ids, digests = planners.plan_delimited(source, columns, rows_per_part)
+            schema, slices, digests = planners.plan_delimited(source, columns, rows_per_part, ids)
     template = None if source.kind == "folder" else resolve_text(schema, columns, uri)
     _check_columns(schema, columns, template, uri, kind=source.kind)
-    slices = _mark_repeated(slices, ids)
+    slices = _mark_repeated(slices, ids.rows())
     if not any(slice_.num_rows for slice_ in slices):
         raise CatalogError(f"{uri}: holds no products", path=uri)
     identity = {
@@ -81,6 +87,9 @@ def plan_catalog(
         schema=schema,
         slices=tuple(slices),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        num_files=len(source.files),
+        size_bytes=sum(file.size_bytes for file in source.files),
+        fetch=fetch or FetchOptions(),
     )
 
 
@@ -128,19 +137,14 @@ def _check_columns(schema: pa.Schema, columns: ColumnOptions, template: str | No
         )
 
 
-def _mark_repeated(slices: list[Slice], ids: pa.ChunkedArray) -> list[Slice]:
+def _mark_repeated(slices: list[Slice], repeated: NDArray[np.int64]) -> list[Slice]:
     """Note, per slice, the rows whose id an earlier row has taken."""
-    table = pa.table({"product_id": ids, "row": pa.array(range(len(ids)), pa.int64())})
-    table = table.filter(pc.is_valid(table["product_id"]))
-    first = table.group_by("product_id", use_threads=False).aggregate([("row", "min"), ("row", "count")])
-    first = first.filter(pc.greater(first["row_count"], 1))
-    if not len(first):
+    if not len(repeated):
         return slices
-    several = table.filter(pc.is_in(table["product_id"], first["product_id"].combine_chunks()))
-    repeated = sorted(set(several["row"].to_pylist()) - set(first["row_min"].to_pylist()))
     marked, offset = [], 0
     for slice_ in slices:
-        rows = tuple(row - offset for row in repeated if offset <= row < offset + slice_.num_rows)
+        low, high = np.searchsorted(repeated, [offset, offset + slice_.num_rows])
+        rows = tuple((repeated[low:high] - offset).tolist())
         marked.append(replace(slice_, repeated=rows) if rows else slice_)
         offset += slice_.num_rows
     return marked

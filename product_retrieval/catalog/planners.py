@@ -1,6 +1,6 @@
 """How each kind of catalogue is cut into slices, and what tells its files from other ones.
 
-Every planner returns the schema, the slices in order, the ids by row, and a digest of the files.
+Every planner returns the schema, the slices in order and a digest of the files, and hands on the ids by row.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from product_retrieval.catalog import delimited, parquet_rows
 from product_retrieval.catalog.hugging_face import below_its_folder
+from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import Source, SourceFile
 from product_retrieval.errors import CatalogError
@@ -29,14 +30,13 @@ HASHED_WHOLE_BYTES = 4 << 30
 
 logger = logging.getLogger(__name__)
 
-Planned = tuple[pa.Schema, list[Slice], pa.ChunkedArray, list[Any]]
+Planned = tuple[pa.Schema, list[Slice], list[Any]]
 
 
-def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int) -> Planned:
+def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int, ids: RepeatedIds) -> Planned:
     """Cut Parquet files into runs of rows."""
     schema: pa.Schema | None = None
     slices: list[Slice] = []
-    chunks: list[pa.Array] = []
     digests = []
     for file in source.files:
         path = source.root.path(file.name)
@@ -46,9 +46,8 @@ def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int) -> 
                 num_rows = parquet.metadata.num_rows
                 decoded = parquet_rows.rows_decoded_per_row(parquet.metadata, rows_per_part)
                 if columns.product_id in found.names:
-                    ids = parquet.read(columns=[columns.product_id]).column(0)
-                    ids = below_its_folder(ids, columns.product_id, file.name)
-                    chunks += [chunk.cast(pa.string()) for chunk in ids.chunks]
+                    for batch in parquet.iter_batches(columns=[columns.product_id]):
+                        ids.add(below_its_folder(batch.column(0), columns.product_id, file.name))
         except (pa.ArrowException, OSError) as error:
             raise CatalogError(
                 f"{path}: not a readable Parquet file: {' '.join(str(error).split())}", path=path
@@ -80,10 +79,10 @@ def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int) -> 
                     first_row=start,
                 )
             )
-    return schema, slices, pa.chunked_array(chunks, pa.string()), digests
+    return schema, slices, digests
 
 
-def plan_delimited(source: Source, columns: ColumnOptions, rows_per_part: int) -> Planned:
+def plan_delimited(source: Source, columns: ColumnOptions, rows_per_part: int, ids: RepeatedIds) -> Planned:
     """Cut CSV or JSON-lines files into runs of records, parsing each once for its types and once for its ids."""
     digests = []
     schemas: list[pa.Schema] = []
@@ -97,7 +96,6 @@ def plan_delimited(source: Source, columns: ColumnOptions, rows_per_part: int) -
             _check_names(source, file, schemas)
     schema = common_schema(schemas)
     slices: list[Slice] = []
-    chunks: list[pa.Array] = []
     for file, runs in found:
         first_row = 0
         every_run = delimited.iterate_runs(source.root, file.name, runs)
@@ -120,10 +118,9 @@ def plan_delimited(source: Source, columns: ColumnOptions, rows_per_part: int) -
             )
             first_row += num_rows
             if columns.product_id in schema.names:
-                ids = run.rows.column(columns.product_id).cast(pa.string())
-                ids = below_its_folder(ids, columns.product_id, file.name).combine_chunks()
-                chunks += [ids, pa.nulls(len(run.malformed), pa.string())]
-    return schema, slices, pa.chunked_array(chunks, pa.string()), digests
+                ids.add(below_its_folder(run.rows.column(columns.product_id), columns.product_id, file.name))
+                ids.add(pa.nulls(len(run.malformed), pa.string()))
+    return schema, slices, digests
 
 
 def _check_names(source: Source, file: SourceFile, schemas: list[pa.Schema]) -> None:
@@ -185,7 +182,7 @@ def plan_folder(source: Source, rows_per_part: int) -> Planned:
     ]
     schema = pa.schema([("product_id", pa.string()), ("text", pa.string())])
     digests = [[file.name, file.size_bytes, file.stamp] for file in (*source.files, *source.sidecars)]
-    return schema, slices, pa.chunked_array([pa.array(names)]), digests
+    return schema, slices, digests
 
 
 def common_schema(schemas: list[pa.Schema]) -> pa.Schema:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from product_retrieval.catalog.fetch_options import FetchOptions
 from product_retrieval.catalog.gzip_points import AccessPoint
 from product_retrieval.catalog.kinds import Kind
 
@@ -22,7 +23,7 @@ class ColumnOptions:
     product_id: str = "product_id"
     """Column with the unique id of a product."""
     image: str = "image"
-    """Column with the picture: bytes, or a path below --image-root."""
+    """Column with the picture: bytes, a path below --image-root, or a URL of one of --fetch.allowed-hosts."""
     text: str | None = None
     """Column or template such as '{title}. {description}'; default: `text`, else title and description."""
     group_id: str = "group_id"
@@ -69,6 +70,11 @@ class CatalogPlan:
     slices: tuple[Slice, ...]
     fingerprint: str
     """SHA-256 over what the rows and parts depend on."""
+    num_files: int
+    size_bytes: int
+    """Of all files."""
+    fetch: FetchOptions = field(default_factory=FetchOptions)
+    """Whether and how pictures that are URLs are fetched."""
 
     @property
     def num_products(self) -> int:

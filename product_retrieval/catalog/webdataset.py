@@ -10,7 +10,7 @@ import posixpath
 import zlib
 from array import array
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -21,6 +21,7 @@ from product_retrieval.catalog.contained import MAX_IMAGE_BYTES
 from product_retrieval.catalog.delimited import ParsedRun, table_of_objects
 from product_retrieval.catalog.gzip_points import AccessPoint, InflatedFile, Readable, is_gzip, open_at, point_before
 from product_retrieval.catalog.planners import Planned, common_schema, identity
+from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import REFERENCE, CatalogPlan, ColumnOptions, Slice
 from product_retrieval.catalog.source import Source, SourceFile
 from product_retrieval.catalog.tar_members import BrokenTarError, iterate_members
@@ -49,14 +50,18 @@ class _Shard:
     """Of all headers and of the members that are no pictures."""
 
 
-def plan_webdataset(source: Source, columns: ColumnOptions, rows_per_part: int) -> Planned:
+def plan_webdataset(source: Source, columns: ColumnOptions, rows_per_part: int, ids: RepeatedIds) -> Planned:
     """Cut archives into runs of samples, without reading the pictures of those that are not compressed.
 
     Raises:
         CatalogError: an archive is broken, there are no samples, or none has the id column that was named.
     """
     with ThreadPoolExecutor(THREADS) as threads:
-        shards = list(threads.map(lambda file: _plan_shard(source, file, columns, rows_per_part), source.files))
+        shards = []
+        for shard in threads.map(lambda file: _plan_shard(source, file, columns, rows_per_part), source.files):
+            for run_ids in shard.ids:
+                ids.add(run_ids)
+            shards.append(replace(shard, ids=[]))
     slices: list[Slice] = []
     for file, shard in zip(source.files, shards, strict=True):
         first_row = 0
@@ -87,12 +92,11 @@ def plan_webdataset(source: Source, columns: ColumnOptions, rows_per_part: int) 
     if any(shard.has_pictures for shard in shards):
         others = [column for column in schema if column.name != columns.image]
         schema = pa.schema([*others, pa.field(columns.image, PICTURE)])
-    ids = pa.chunked_array([ids for shard in shards for ids in shard.ids], pa.string())
     digests = [
         [file.name, identity(source, file, lambda shard=shard: shard.sha256)]  # type: ignore[misc]
         for file, shard in zip(source.files, shards, strict=True)
     ]
-    return schema, slices, ids, digests
+    return schema, slices, digests
 
 
 def read_samples(plan: CatalogPlan, slice_: Slice) -> ParsedRun:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from product_retrieval.embeddings import VECTOR_COLUMNS, Manifest, iterate_parts, read_part, vectors_of
+from product_retrieval.embeddings import KEY_COLUMNS, VECTOR_COLUMNS, Manifest, iterate_parts, read_part, vectors_of
 from product_retrieval.errors import ArtifactError
 from product_retrieval.index.calibration import calibrate
 from product_retrieval.index.construction import fill, merge
@@ -121,7 +121,9 @@ def gather_products(build: Build) -> tuple[str, str]:
         return products, order
     tables = []
     for table in iterate_parts(build.embeddings, build.manifest):
-        tables.append(table.drop_columns([name for name in VECTOR_COLUMNS if name in table.column_names]))
+        tables.append(
+            table.drop_columns([name for name in (*KEY_COLUMNS, *VECTOR_COLUMNS) if name in table.column_names])
+        )
     table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables]).combine_chunks()
     ids = table.column("product_id").to_pylist()
     rows_by_id = sorted(range(len(ids)), key=ids.__getitem__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def product(number: int) -> dict[str, object]:
     return {"product_id": f"p{number:03d}", "title": title, "price": number / 4, "image": buffer.getvalue()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_module() -> Run:
     """Return a function that runs `python -m MODULE ARGS` to its end."""
 
@@ -70,10 +71,11 @@ def start_module() -> Iterator[Start]:
     """Return a function that starts `python -m MODULE ARGS` in a group of its own; what still runs is ended after."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(module: str, *arguments: object) -> subprocess.Popen[str]:
+    def start(module: str, *arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *map(str, arguments)],
             cwd=ROOT,
+            env={**os.environ, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -87,3 +89,18 @@ def start_module() -> Iterator[Start]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def wait_for_parts() -> Callable[..., None]:
+    """Return a function that waits until a running job has published some parts."""
+
+    def wait(output: Path, process: subprocess.Popen[str], *, at_least: int) -> None:
+        for _ in range(6000):
+            if len(list(output.glob("data/*.parquet"))) >= at_least:
+                return
+            assert process.poll() is None, process.communicate()
+            select.select([], [], [], 0.01)
+        pytest.fail("no parts after a minute")
+
+    return wait

@@ -24,16 +24,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def embeddings(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Embed the catalogue with the hash encoder, in this process and without Ray."""
     from product_retrieval.catalog import plan_catalog
-    from product_retrieval.embedding_steps import PartPublisher, SliceReader, embed_serially
+    from product_retrieval.embedding_steps import PartPublisher, embed_serially
     from product_retrieval.embeddings import Manifest
     from product_retrieval.encoders.hashing import HashEncoder
     from product_retrieval.images import ImageLimits
+    from product_retrieval.slice_reader import SliceReader
 
     output = tmp_path_factory.mktemp("embeddings")
     plan = plan_catalog(str(catalog), rows_per_part=64)
     encoder = HashEncoder()
     storage = Storage.at(output)
-    publisher = PartPublisher(storage, "run", {s.part: s.num_rows for s in plan.slices})
+    publisher = PartPublisher(storage, "run")
     reader = SliceReader(plan, encoder, ImageLimits())
     parts = embed_serially(reader, encoder, publisher, slices=plan.slices, batch_size=64, vector_type="float16")
     manifest = Manifest(

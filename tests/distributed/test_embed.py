@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -16,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from product_retrieval.catalog import plan_catalog
-from product_retrieval.embedding_steps import PartPublisher, SliceReader, embed_serially
+from product_retrieval.embedding_steps import PartPublisher, embed_serially
 from product_retrieval.embeddings import read_manifest
 from product_retrieval.encoders.hashing import HashEncoder
 from product_retrieval.images import ImageLimits
+from product_retrieval.slice_reader import SliceReader
 from product_retrieval.storage import Storage
 
 pytestmark = pytest.mark.distributed
@@ -44,7 +44,7 @@ def expected(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Tabl
     output = tmp_path_factory.mktemp("serial")
     plan = plan_catalog(str(catalog), rows_per_part=ROWS_PER_PART)
     encoder = HashEncoder()
-    publisher = PartPublisher(Storage.at(output), "serial", {s.part: s.num_rows for s in plan.slices})
+    publisher = PartPublisher(Storage.at(output), "serial")
     parts = embed_serially(
         SliceReader(plan, encoder, ImageLimits()),
         encoder,
@@ -84,6 +84,7 @@ def test_killed_job_shows_only_whole_parts_and_the_rerun_finishes_the_rest(
     tmp_path: Path,
     run_module: Callable[..., subprocess.CompletedProcess[str]],
     start_module: Callable[..., subprocess.Popen[str]],
+    wait_for_parts: Callable[..., None],
 ) -> None:
     process = start_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH)
     wait_for_parts(tmp_path, process, at_least=3)
@@ -104,11 +105,15 @@ def test_killed_job_shows_only_whole_parts_and_the_rerun_finishes_the_rest(
 
 
 def test_killed_encoder_costs_nothing(
-    catalog: Path, expected: pa.Table, tmp_path: Path, start_module: Callable[..., subprocess.Popen[str]]
+    catalog: Path,
+    expected: pa.Table,
+    tmp_path: Path,
+    start_module: Callable[..., subprocess.Popen[str]],
+    wait_for_parts: Callable[..., None],
 ) -> None:
     process = start_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH)
     wait_for_parts(tmp_path, process, at_least=2)
-    encoders = [pid for pid, name in processes(process.pid) if "MapWorker(Map(EncodeStep)" in name]
+    encoders = [pid for pid, name in processes(process.pid) if "MapWorker(MapBatches(EncodeStep)" in name]
     assert len(encoders) == 1
     os.kill(encoders[0], signal.SIGKILL)
     _, stderr = process.communicate(timeout=200)
@@ -146,7 +151,7 @@ def test_other_options_never_mix_into_an_output(
         (("--catalog", "{catalog}", "--encoder.model", "/no/model"), 5, "no such folder"),
         (("--catalog", "{catalog}", "--encoder.model", "{catalog}"), 5, "no readable config.json"),
         (("--catalog", "{catalog}", "--max-rejected", "0.001"), 3, "2 of 400 products rejected"),
-        (("--catalog", "{catalog}", "--num-actors", "64"), 1, "would hold all"),
+        (("--catalog", "{catalog}", "--pool.max-actors", "64"), 1, "would hold all"),
         (("--catalog", "{catalog}", "--rows-per-part", "0"), 2, "must be at least 1, not 0"),
         (("--catalog", "{catalog}", "--output", "/dev/null/out"), 4, "cannot write there"),
         (("--catalog", "{catalog}", "--no-such-option"), 2, "--no-such-option"),
@@ -185,17 +190,66 @@ def test_run_record_names_what_the_rows_depend_on(
 ) -> None:
     assert run_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH).returncode == 0
     record = json.loads((tmp_path / "run.json").read_text())
-    assert set(record) == {"catalog", "fingerprint", "limits", "precision", "vector_type"}
+    assert set(record) == {"catalog", "fetch", "fingerprint", "limits", "precision", "preparation", "vector_type"}
 
 
-def wait_for_parts(output: Path, process: subprocess.Popen[str], *, at_least: int) -> None:
-    """Wait until a running job has published some parts."""
-    for _ in range(6000):
-        if len(list(output.glob("data/*.parquet"))) >= at_least:
-            return
-        assert process.poll() is None, process.communicate()
-        select.select([], [], [], 0.01)
-    pytest.fail("no parts after a minute")
+def test_changed_catalog_reuses_what_is_the_same_and_equals_a_full_run(
+    catalog: Path, tmp_path: Path, run_module: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    old, changed = tmp_path / "old", tmp_path / "changed.parquet"
+    assert run_module("rayjobs.embed", "--catalog", catalog, "--output", old, *HASH).returncode == 0
+    rows = pa.concat_tables([pq.read_table(file) for file in sorted(catalog.iterdir())]).to_pylist()
+    del rows[100]  # gone
+    rows[200]["title"] = "now called otherwise"
+    rows[201]["image"] = rows[0]["image"]  # a picture that another product has
+    rows.append(rows[5] | {"product_id": "p900", "title": "new thing"})
+    pq.write_table(pa.Table.from_pylist(rows[::-1]), changed)
+    command = ("rayjobs.embed", "--catalog", changed, *HASH, "--output")
+    dry = run_module(*command, tmp_path / "new", "--reuse", old, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "would be reused    16 pictures and 15 texts (of the same rows)" in dry.stdout
+    assert "new)" in dry.stdout
+    assert not (tmp_path / "new").exists()
+    reusing = run_module(*command, tmp_path / "new", "--reuse", old)
+    assert reusing.returncode == 0, reusing.stderr
+    assert "not encoded again  397 pictures and 396 texts" in reusing.stdout
+    assert run_module(*command, tmp_path / "full").returncode == 0
+    assert rows_of(tmp_path / "new").equals(rows_of(tmp_path / "full"))
+
+
+def test_reuse_of_what_was_made_otherwise_is_refused(
+    catalog: Path, tmp_path: Path, run_module: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert run_module("rayjobs.embed", "--catalog", catalog, "--output", old, *HASH).returncode == 0
+    command = ("rayjobs.embed", "--catalog", catalog, "--encoder.model", "hash", "--output")
+    for arguments, code, message in [
+        ((new, "--reuse", old, "--vector-type", "float32"), 4, "made with another vector_type"),
+        ((new, "--reuse", tmp_path / "nowhere"), 4, "no embeddings there"),
+        ((old, "--rows-per-part", "16", "--reuse", old), 2, "is the --output"),
+    ]:
+        result = run_module(*command, *arguments)
+        assert result.returncode == code, result.stderr
+        assert message in result.stderr.splitlines()[-1]
+        assert not new.exists()
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(
+    catalog: Path, tmp_path: Path, run_module: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    result = run_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path / "out", *HASH, "--dry-run")
+    assert (result.returncode, result.stderr) == (0, "")
+    for line in (
+        f"catalogue          {catalog}: parquet, 2 files",
+        "products           400",
+        "to encode          pictures and texts, text {title}",
+        "attributes         title string, price double",
+        "would be rejected  1 image_not_decodable, 1 nothing_to_encode (of the first 16 rows)",
+        "parts              26, up to 102 kB of vectors",
+        f"written to         {tmp_path}/out (new)",
+    ):
+        assert line in result.stdout
+    assert not (tmp_path / "out").exists()
 
 
 def processes(ancestor: int) -> list[tuple[int, str]]:

@@ -34,6 +34,7 @@ from product_retrieval.search import find
 from product_retrieval.storage import Storage
 from rayjobs.build_index import BuildOptions, build_index
 from rayjobs.embed import EmbedOptions, embed
+from rayjobs.encoder_pool import PoolOptions
 from serve.app import build
 from serve.schemas import SearchArgs
 
@@ -80,7 +81,7 @@ def index_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             catalog=str(folder / "catalog.parquet"),
             output=str(folder / "embeddings"),
             encoder=encoder,
-            num_actors=1,
+            pool=PoolOptions(max_actors=1),
             columns=ColumnOptions(text="{title}"),
         )
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, plan_catalog
+from product_retrieval.earlier import EarlierVectors
 from product_retrieval.embedding_steps import (
     PartPublisher,
-    SliceReader,
     embed_serially,
     encode_table,
-    table_from_bytes,
-    table_to_bytes,
 )
-from product_retrieval.embeddings import Part, VectorType, read_part, vectors_of
-from product_retrieval.encoders.hashing import HashEncoder
+from product_retrieval.embeddings import (
+    KEY_COLUMNS,
+    VECTOR_COLUMNS,
+    Part,
+    VectorType,
+    read_part,
+    vector_type_of,
+    vectors_of,
+)
+from product_retrieval.encoders.hashing import DIM, HashEncoder
 from product_retrieval.images import ImageLimits, decode
+from product_retrieval.slice_reader import SliceReader
 from product_retrieval.storage import Storage
 
 Maker = Callable[..., bytes]
@@ -33,7 +41,7 @@ def embed(plan: CatalogPlan, output: Path, *, batch_size: int = 64, vector_type:
     return embed_serially(
         SliceReader(plan, encoder, ImageLimits()),
         encoder,
-        PartPublisher(Storage.at(output), "run", {slice_.part: slice_.num_rows for slice_ in plan.slices}),
+        PartPublisher(Storage.at(output), "run"),
         slices=plan.slices,
         batch_size=batch_size,
         vector_type=vector_type,
@@ -70,6 +78,8 @@ def test_part_has_the_products_columns_and_none_of_ours(tiny_catalog: Path, tmp_
         "image_ref",
         "title",
         "price",
+        "image_key",
+        "text_key",
         "image_vector",
         "text_vector",
     ]
@@ -105,16 +115,6 @@ def test_batches_and_parts_do_not_change_the_rows(
     assert reasons == [("catalog.parquet:3", "image_not_decodable"), ("catalog.parquet:4", "nothing_to_encode")]
 
 
-def test_tables_travel_between_the_steps_as_bytes(tiny_catalog: Path) -> None:
-    plan = plan_catalog(str(tiny_catalog))
-    table = SliceReader(plan, HashEncoder(), ImageLimits())(plan.slices[0])
-    encoded = encode_table(table, HashEncoder(), batch_size=2, vector_type="float16")
-    for sent in (table, table.slice(1, 2), table.slice(0, 0), encoded):
-        received = table_from_bytes(table_to_bytes(sent))
-        assert received.schema == sent.schema
-        assert received.to_pylist() == sent.to_pylist()
-
-
 def test_reader_gives_the_same_schema_for_every_slice(tiny_catalog: Path) -> None:
     plan = plan_catalog(str(tiny_catalog), rows_per_part=1)
     read = SliceReader(plan, HashEncoder(), ImageLimits())
@@ -133,7 +133,7 @@ def test_part_that_is_not_whole_is_never_published(tiny_catalog: Path, tmp_path:
         "no rows": first.slice(0, 0),
     }[which]
     with pytest.raises(RuntimeError, match="rows of the parts"):
-        PartPublisher(Storage.at(tmp_path / "out"), "run", {0: 3, 1: 2})(table)
+        PartPublisher(Storage.at(tmp_path / "out"), "run")(table, num_rows=3)
     assert not (tmp_path / "out").exists()
 
 
@@ -160,7 +160,7 @@ def test_large_picture_is_rejected_by_the_given_limits(tiny_catalog: Path, tmp_p
     plan = plan_catalog(str(tiny_catalog))
     table = SliceReader(plan, HashEncoder(), ImageLimits(max_pixels=63))(plan.slices[0])
     encoded = encode_table(table, HashEncoder(), batch_size=8, vector_type="float16")
-    part = PartPublisher(Storage.at(tmp_path / "out"), "run", {0: 5})(encoded)
+    part = PartPublisher(Storage.at(tmp_path / "out"), "run")(encoded, num_rows=5)
     assert [(row["product_id"], row["reason"]) for row in rejected_rows(tmp_path / "out", [part])] == [
         ("mug", "image_too_large"),
         ("jug", "image_too_large"),
@@ -187,7 +187,7 @@ def test_attributes_of_every_type_reach_the_part(tmp_path: Path, png: Maker) -> 
     pq.write_table(table, tmp_path / "a.parquet")
     plan = plan_catalog(str(tmp_path / "a.parquet"), columns=ColumnOptions(image="photo"))
     rows = rows_of(tmp_path / "out", embed(plan, tmp_path / "out"))
-    (row,) = rows.drop_columns(["image_vector", "text_vector"]).to_pylist()
+    (row,) = rows.drop_columns([*KEY_COLUMNS, *VECTOR_COLUMNS]).to_pylist()
     assert row == {
         "product_id": "1",
         "text": "mug",
@@ -208,3 +208,111 @@ def test_running_again_publishes_nothing_new(tiny_catalog: Path, tmp_path: Path)
     before = {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*.parquet"))}
     assert embed(plan, tmp_path / "out") == first
     assert {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*.parquet"))} == before
+
+
+# Parts that need not be made again
+
+
+def test_vectors_of_the_same_content_are_taken_over_and_the_rest_is_encoded(
+    tiny_catalog: Path, tmp_path: Path, png: Maker
+) -> None:
+    embed(plan_catalog(str(tiny_catalog), rows_per_part=2), tmp_path / "old")
+    table = pa.table(
+        {
+            "product_id": ["pot", "new", "mug", "jug", "lid"],
+            "title": ["Blue cup", "Red mug", "Old mug", None, None],
+            "price": pa.array([1.0] * 5, pa.float32()),
+            "image": [png((0, 255, 0)), png((255, 0, 0)), png((255, 0, 0)), png((0, 0, 255)), None],
+        }
+    )
+    pq.write_table(table, tmp_path / "new.parquet")
+    plan = plan_catalog(str(tmp_path / "new.parquet"), rows_per_part=3)
+    full = rows_of(tmp_path / "full", embed(plan, tmp_path / "full"))
+    counting = CountingEncoder()
+    parts = embed_serially(
+        SliceReader(plan, counting, ImageLimits(), earlier_of(tmp_path / "old")),
+        counting,
+        PartPublisher(Storage.at(tmp_path / "out"), "run"),
+        slices=plan.slices,
+        batch_size=2,
+        vector_type="float32",
+    )
+    rows = rows_of(tmp_path / "out", parts)
+    assert rows.drop_columns([*VECTOR_COLUMNS]).equals(full.drop_columns([*VECTOR_COLUMNS]))
+    for column in VECTOR_COLUMNS:
+        (found, where), (expected, expected_where) = vectors_of(rows, column), vectors_of(full, column)
+        assert where.tolist() == expected_where.tolist()
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert counting.counted == {"image": 1, "text": 1}  # the green picture, "Old mug"
+    assert [(part.num_reused_images, part.num_reused_texts) for part in parts] == [(2, 2), (1, 0)]
+
+
+def test_trusted_picture_is_not_read_again_and_a_rejected_one_is(tmp_path: Path, png: Maker) -> None:
+    table = pa.table({"product_id": ["mug", "cup", "pot"], "image": ["mug.png", "cup.png", "pot.png"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (tmp_path / "mug.png").write_bytes(png((255, 0, 0)))
+    (tmp_path / "cup.png").write_bytes(b"broken")
+    plan = plan_catalog(str(tmp_path / "a.parquet"))
+    old = rows_of(tmp_path / "old", embed(plan, tmp_path / "old"))
+    assert old.column("product_id").to_pylist() == ["mug"]
+    (tmp_path / "mug.png").unlink()
+    for name, color in (("cup", (0, 255, 0)), ("pot", (0, 0, 255))):
+        (tmp_path / f"{name}.png").write_bytes(png(color))
+    encoder = CountingEncoder()
+    earlier = EarlierVectors.of(Storage.at(tmp_path / "old"), vector_type_of("float32", DIM), trust_references=True)
+    parts = embed_serially(
+        SliceReader(plan, encoder, ImageLimits(), earlier),
+        encoder,
+        PartPublisher(Storage.at(tmp_path / "out"), "run"),
+        slices=plan.slices,
+        batch_size=2,
+        vector_type="float32",
+    )
+    rows = rows_of(tmp_path / "out", parts)
+    assert rows.column("product_id").to_pylist() == ["mug", "cup", "pot"]
+    assert rows.slice(0, 1).equals(old)
+    assert encoder.counted == {"image": 2, "text": 0}
+
+
+def test_picture_of_which_the_encoder_makes_nonsense_is_rejected(tiny_catalog: Path, tmp_path: Path) -> None:
+    plan = plan_catalog(str(tiny_catalog))
+    encoder = BrokenForBlue()
+    parts = embed_serially(
+        SliceReader(plan, encoder, ImageLimits()),
+        encoder,
+        PartPublisher(Storage.at(tmp_path / "out"), "run"),
+        slices=plan.slices,
+        batch_size=64,
+        vector_type="float16",
+    )
+    assert rows_of(tmp_path / "out", parts).column("product_id").to_pylist() == ["mug", "cup"]
+    (row,) = [row for row in rejected_rows(tmp_path / "out", parts) if row["product_id"] == "jug"]
+    assert (row["stage"], row["reason"]) == ("encode", "vector_not_finite")
+
+
+class CountingEncoder(HashEncoder):
+    """Counts what it encodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = {"image": 0, "text": 0}
+
+    def encode_images(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.counted["image"] += len(prepared)
+        return super().encode_images(prepared)
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.counted["text"] += len(texts)
+        return super().encode_texts(texts)
+
+
+class BrokenForBlue(HashEncoder):
+    """Makes NaN of blue pictures."""
+
+    def encode_images(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
+        is_blue = prepared[..., 2].mean(axis=(1, 2)) > prepared[..., 0].mean(axis=(1, 2))
+        return np.where(is_blue[:, None], np.nan, super().encode_images(prepared)).astype(np.float32)
+
+
+def earlier_of(output: Path) -> EarlierVectors:
+    return EarlierVectors.of(Storage.at(output), vector_type_of("float32", DIM))

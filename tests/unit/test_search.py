@@ -13,7 +13,7 @@ import pytest
 
 from product_retrieval.catalog import plan_catalog
 from product_retrieval.command import run
-from product_retrieval.embedding_steps import PartPublisher, SliceReader, embed_serially
+from product_retrieval.embedding_steps import PartPublisher, embed_serially
 from product_retrieval.embeddings import Manifest
 from product_retrieval.encoders.hashing import HashEncoder
 from product_retrieval.errors import OptionsError
@@ -24,6 +24,7 @@ from product_retrieval.index.construction import train
 from product_retrieval.index.spec import EXACT, SIDES, IndexSpec
 from product_retrieval.index.versions import SideManifest, describe_file, promote, publish
 from product_retrieval.search import PROGRAM, SearchOptions, find, hit_record, printable, search
+from product_retrieval.slice_reader import SliceReader
 from product_retrieval.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("process_state")
@@ -38,7 +39,7 @@ def index(tiny_catalog: Path, tmp_path: Path) -> Path:
     parts = embed_serially(
         SliceReader(plan, encoder, ImageLimits()),
         encoder,
-        PartPublisher(embeddings, "run", {slice_.part: slice_.num_rows for slice_ in plan.slices}),
+        PartPublisher(embeddings, "run"),
         slices=plan.slices,
         batch_size=8,
         vector_type="float16",
