@@ -40,20 +40,23 @@ class Tile:
     note: str
 
 
-def load_picture(image_root: str, reference: str | None, *, image_column: str = "image") -> bytes | None:
+def load_picture(
+    image_root: str, reference: str | None, *, image_column: str = "image", catalog_root: str | None = None
+) -> bytes | None:
     """Return the bytes of a product's picture, or None where it has none or it is no longer there.
 
     Args:
         image_root: from the catalogue's record in the manifest.
         reference: the product's `image_ref`.
         image_column: column of pictures that are kept inside Parquet or Arrow.
+        catalog_root: folder of the catalogue's own files, where it is not the image root.
     """
     if not reference:
         return None
     inside = INSIDE.fullmatch(reference)
     try:
         if inside and (inside["byte"] or inside["row"]):
-            return _picture_inside(image_root, inside, image_column)
+            return _picture_inside(catalog_root or image_root, inside, image_column)
         return read_file_below(image_root, reference)
     except (UnreadableImageError, ArtifactError, OSError, EOFError, KeyError, pa.ArrowException):
         return None
@@ -124,9 +127,9 @@ def write_sheet(path: str, heading: str, tiles: Sequence[Tile]) -> None:
     target.write_bytes(data)
 
 
-def _picture_inside(image_root: str, inside: re.Match[str], column: str) -> bytes | None:
+def _picture_inside(root: str, inside: re.Match[str], column: str) -> bytes | None:
     byte, row = (None if number is None else int(number) for number in (inside["byte"], inside["row"]))
-    with open_below(image_root, inside["file"]) as file:
+    with open_below(root, inside["file"]) as file:
         if row is None:
             return webdataset.read_member(file, byte or 0)
         if byte is not None:

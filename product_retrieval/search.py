@@ -196,10 +196,11 @@ def hit_record(hit: Hit) -> dict[str, Any]:
 
 def tiles(hits: list[Hit], manifest: IndexManifest) -> list[Tile]:
     """Return the hits with their pictures."""
-    root, column = manifest.catalog["image_root"], manifest.catalog["image_column"]
+    catalog = manifest.catalog
+    root, column = catalog["image_root"], catalog["image_column"]
     return [
         Tile(
-            load_picture(root, hit.product.get("image_ref"), image_column=column),
+            load_picture(root, hit.product.get("image_ref"), image_column=column, catalog_root=catalog.get("root")),
             hit.title,
             f"{hit.rank}.  {hit.score:.3f}  {hit.product_id}",
         )

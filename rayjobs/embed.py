@@ -253,6 +253,7 @@ def finish(
         catalog={
             "uri": plan.uri,
             "kind": plan.kind,
+            "root": plan.root,
             "image_root": plan.image_root,
             "image_column": plan.columns.image,
             "fingerprint": plan.fingerprint,

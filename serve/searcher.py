@@ -153,7 +153,12 @@ class Searcher:
         """
         (product,) = self._index.describe([self._row(product_id)], ["image_ref"])
         catalog = self._manifest.catalog
-        data = load_picture(catalog["image_root"], product["image_ref"], image_column=catalog["image_column"])
+        data = load_picture(
+            catalog["image_root"],
+            product["image_ref"],
+            image_column=catalog["image_column"],
+            catalog_root=catalog.get("root"),
+        )
         pixels = decode(data).pixels if data else None
         if pixels is None:
             raise ProblemError("this product has no picture", field="product_id", status=404)

@@ -142,6 +142,16 @@ def test_pictures_are_found_again_by_their_references(tmp_path: Path, png: Maker
     assert found == pictures
 
 
+@pytest.mark.parametrize("what", ["shop.parquet", "shop.tar", "shop.arrow"])
+def test_pictures_inside_files_are_found_again_whatever_the_image_root(tmp_path: Path, png: Maker, what: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    uri = write_shop(tmp_path / "shop", what, [png(), None, None, None])
+    plan = plan_catalog(uri, image_root=str(tmp_path / "elsewhere"))
+    reference = SliceReader(plan, HashEncoder(), ImageLimits())(plan.slices[0]).column("image_ref")[0].as_py()
+    assert load_picture(plan.image_root, reference, catalog_root=plan.root) == png()
+    assert load_picture(plan.image_root, reference) is None
+
+
 @pytest.mark.parametrize("what", ["shop.parquet", *KINDS])
 def test_slice_and_plan_travel_and_stay_small(tmp_path: Path, png: Maker, what: str) -> None:
     pictures = [name and png((n * 40, 9, 9)) for n, name in enumerate(PICTURES)]
