@@ -33,6 +33,18 @@ logger = logging.getLogger(__name__)
 Planned = tuple[pa.Schema, list[Slice], list[Any]]
 
 
+def count_rows(source: Source) -> int | None:
+    """Return the rows of a catalogue where that takes no reading, else None; a broken file is left to its planner."""
+    if source.kind == "folder":
+        return len(source.files)
+    if source.kind != "parquet":
+        return None
+    try:
+        return sum(int(pq.read_metadata(pyarrow_source(source.root, file.name)).num_rows) for file in source.files)
+    except (pa.ArrowException, OSError):
+        return 0
+
+
 def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int, ids: RepeatedIds) -> Planned:
     """Cut Parquet files into runs of rows."""
     schema: pa.Schema | None = None
