@@ -483,7 +483,7 @@ def test_columns_and_part_size_belong_to_the_fingerprint(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("num_rows", "rows_per_part"),
-    [(1, 64), (64, 64), (4096, 64), (4097, 128), (8192, 128), (65_536, 1024), (70_000, 1024)],,
+    [(1, 64), (64, 64), (4096, 64), (4097, 128), (8192, 128), (65_536, 1024), (70_000, 1024)],
 )
 def test_small_catalog_is_cut_into_parts_for_many_encoders(tmp_path: Path, num_rows: int, rows_per_part: int) -> None:
     ids = [str(number) for number in range(num_rows)]
