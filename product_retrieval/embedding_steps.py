@@ -47,12 +47,12 @@ class SliceReader:
                 if texts[row] is None:
                     rejections[row] = Rejection(sources[row], "read", "nothing_to_encode", "", ids[row])
                 continue
-            decoded = decode(data, self.limits)
+            decoded = decode(data, self.limits, min_side=self.preparer.min_side)
             if decoded.pixels is None:
                 reason = decoded.reason or "image_not_decodable"
                 rejections[row] = Rejection(sources[row], "decode", reason, decoded.detail, ids[row])
                 continue
-            prepared = self.preparer.prepare_image(decoded.pixels)
+            prepared = self.preparer.prepare_image(decoded.pixels, decoded.box)
             pixels[row], sides[row] = prepared.tobytes(), len(prepared)
         return self._table(slice_, table, list(sliced.rejections), rejections, pixels, sides)
 
