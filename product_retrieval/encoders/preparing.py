@@ -1,6 +1,6 @@
 """Pictures to model input as the model's own Hugging Face image processor would, several times faster and as bytes.
 
-The resize and the centre crop of a processor are done here as one resize of Pillow, on CPU workers; its scaling and
+The resize and the centre crop of a processor are done here by Pillow alone, on CPU workers; its scaling and
 normalisation are left to the encoder, so that uint8 and not float32 travels between them (a quarter of the bytes).
 A processor that does anything else runs itself, which is exact and slow.
 """
@@ -24,6 +24,10 @@ from product_retrieval.images import Box
 SHARPER_BELOW = 1.25
 """A JPEG reduced to less than so many times the model's input is already as soft as the bicubic filter would leave it;
 Lanczos then comes closer to what the processor makes of the full picture (benchmarks/preprocessing.md)."""
+FOLDED_FROM = 4
+"""A crop that keeps less than such a share of a side is folded into the resize: a picture of 2 x 10,000 pixels would
+need gigabytes before it. Below that, resize and crop are two steps, because Pillow chooses the order of its two passes
+by the output's shape, and the bytes shall be the processor's."""
 OTHER_FILTERS_NEED = 2
 """Filters that nobody has measured get at least twice the pixels that they keep."""
 PROBE_SHAPES = ((60, 97), (331, 240))
@@ -76,18 +80,20 @@ class Geometry:
         if kept_width > width or kept_height > height:
             return None
         across, down = (right - left) / width, (bottom - top) / height
+        is_soft = box is not None and math.sqrt(across * down) < SHARPER_BELOW
+        is_sharpened = is_soft and self.filter == Image.Resampling.BICUBIC
+        resampling = Image.Resampling.LANCZOS if is_sharpened else self.filter
         crop_left, crop_top = (width - kept_width) // 2, (height - kept_height) // 2
-        source = (
+        if max(width / kept_width, height / kept_height) <= FOLDED_FROM:
+            resized = image.resize((width, height), resampling, box=(left, top, right, bottom))
+            return resized.crop((crop_left, crop_top, crop_left + kept_width, crop_top + kept_height))
+        centre = (
             left + crop_left * across,
             top + crop_top * down,
             min(left + (crop_left + kept_width) * across, right),
             min(top + (crop_top + kept_height) * down, bottom),
         )
-        soft = box is not None and math.sqrt(across * down) < SHARPER_BELOW
-        is_sharpened = soft and self.filter == Image.Resampling.BICUBIC
-        return image.resize(
-            (kept_width, kept_height), Image.Resampling.LANCZOS if is_sharpened else self.filter, box=source
-        )
+        return image.resize((kept_width, kept_height), resampling, box=centre)
 
     def _resized(self, width: float, height: float) -> tuple[int, int]:
         """Return the size after the resize, cut to whole pixels as the processors do."""
