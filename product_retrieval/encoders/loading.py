@@ -119,6 +119,7 @@ def _from_pretrained(options: EncoderOptions, precision: str, weights: Mapping[s
             use_safetensors=True,
             dtype=getattr(torch, precision),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except (
         OSError,
@@ -132,11 +133,13 @@ def _from_pretrained(options: EncoderOptions, precision: str, weights: Mapping[s
     ) as error:
         raise EncoderError(f"--encoder.model {options.model}: {explain(error)}") from error
     missing = sorted(name for name in found["missing_keys"] if not name.endswith(UNUSED_WEIGHTS))
-    if missing:
-        raise EncoderError(
-            f"--encoder.model {options.model}: its *.safetensors lack {len(missing):,} weights of the model, such as "
-            f"{missing[0]}"
-        )
+    misshapen = sorted(name for name, *_ in found["mismatched_keys"])
+    for names, fault in ((missing, "lack"), (misshapen, "have in another shape")):
+        if names:
+            raise EncoderError(
+                f"--encoder.model {options.model}: its *.safetensors {fault} {len(names):,} of the weights that its "
+                f"configuration asks for, such as {names[0]}"
+            )
     return model.eval()
 
 

@@ -18,12 +18,14 @@ from product_retrieval.encoders.protocol import EncoderOptions
 from product_retrieval.errors import EncoderError
 from product_retrieval.images import Box
 
+TRIAL_TEXTS = ("a red mug", "a", "")
+
 
 class TransformersEncoder:
     """A dual encoder with its weights in memory, on one device."""
 
     def __init__(self, options: EncoderOptions) -> None:
-        """Load the model and encode one picture and two texts.
+        """Load the model and encode one picture and a few texts.
 
         Raises:
             EncoderError: there is no such model, it is broken, no dual encoder, or too large for the device.
@@ -78,10 +80,10 @@ class TransformersEncoder:
         torch.set_num_threads(num_threads)
 
     def _try_out(self, options: EncoderOptions) -> None:
-        """Encode a grey picture and two texts, so that a model that cannot encode fails here and not amid a job."""
+        """Encode a grey picture and a few texts, so that a model that cannot encode fails here and not amid a job."""
         try:
             images = self.encode_images(self.prepare_image(self._images.blank())[None])
-            texts = self.encode_texts(["a", ""])
+            texts = self.encode_texts(TRIAL_TEXTS)
         except Exception as error:  # whatever a model, a compiler or a device raises, the user must choose another
             hint = "; --encoder.compile needs a C++ compiler, leave it out" if options.compile else ""
             raise EncoderError(f"--encoder.model {options.model}: cannot encode: {explain(error)}{hint}") from error
@@ -96,6 +98,11 @@ class TransformersEncoder:
                     f"--encoder.model {options.model}: its vectors are not finite: the weights are broken, or "
                     "--encoder.precision is too small for them (take bfloat16 or float32)"
                 )
+        if np.ptp(texts, axis=0).max() == 0:
+            raise EncoderError(
+                f"--encoder.model {options.model}: gives every text the same vector: the end token of its config.json "
+                "is not the one of its tokenizer"
+            )
 
 
 def _unit_rows(features: Any) -> NDArray[np.float32]:
