@@ -74,10 +74,10 @@ class SliceReader:
     def _picture(self, image: bytes | None, text: str | None) -> Picture:
         if image is None:
             return Picture() if text is not None else Picture(refusal=("read", "nothing_to_encode", ""))
-        decoded = decode(image, self.limits)
+        decoded = decode(image, self.limits, min_side=self.preparer.min_side)
         if decoded.pixels is None:
             return Picture(refusal=("decode", decoded.reason or "image_not_decodable", decoded.detail))
-        return Picture(prepared=self.preparer.prepare_image(decoded.pixels))
+        return Picture(prepared=self.preparer.prepare_image(decoded.pixels, decoded.box))
 
     def _table(
         self,

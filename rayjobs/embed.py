@@ -37,7 +37,7 @@ from product_retrieval.embeddings import (
     sweep_rejections,
 )
 from product_retrieval.encoders import EncoderOptions
-from product_retrieval.encoders.protocol import fingerprint_of, load_preparer
+from product_retrieval.encoders.protocol import check_model, fingerprint_of, load_preparer
 from product_retrieval.errors import CatalogError
 from product_retrieval.faults import fault_point
 from product_retrieval.images import ImageLimits
@@ -99,6 +99,7 @@ def embed(options: EmbedOptions) -> None:
     """Embed a catalogue and report; see the module's text."""
     started = time.monotonic()
     output = Storage.at(options.output)
+    check_model(options.encoder)
     fingerprint = fingerprint_of(options.encoder)
     plan = plan_catalog(
         options.catalog,
