@@ -17,11 +17,12 @@ import pytest
 
 from product_retrieval.catalog import CatalogPlan, plan_catalog
 from product_retrieval.catalog.kinds import SUFFIXES
-from product_retrieval.embedding_steps import PartPublisher, SliceReader, embed_serially
+from product_retrieval.embedding_steps import PartPublisher, embed_serially
 from product_retrieval.embeddings import read_part
 from product_retrieval.encoders.hashing import HashEncoder
 from product_retrieval.images import ImageLimits
 from product_retrieval.pictures import load_picture
+from product_retrieval.slice_reader import SliceReader
 from product_retrieval.storage import Storage
 
 Maker = Callable[..., bytes]
@@ -108,7 +109,7 @@ def vectors_of(plan: CatalogPlan, output: Path) -> pa.Table:
     parts = embed_serially(
         SliceReader(plan, encoder, ImageLimits()),
         encoder,
-        PartPublisher(storage, "run", {slice_.part: slice_.num_rows for slice_ in plan.slices}),
+        PartPublisher(storage, "run"),
         slices=plan.slices,
         batch_size=2,
         vector_type="float32",
