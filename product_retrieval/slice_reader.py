@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from product_retrieval.catalog import CatalogPlan, Slice, read_slice
-from product_retrieval.catalog.products import IMAGE, KEY_BYTES, KNOWN_KEY, SOURCE, Rejection, Stage
+from product_retrieval.catalog.rejections import Rejection, Stage
+from product_retrieval.catalog.row_pictures import KEY_BYTES
+from product_retrieval.catalog.slices import IMAGE, KNOWN_KEY, SOURCE
 from product_retrieval.earlier import EarlierVectors, Side, content_key
 from product_retrieval.embeddings import part_name
 from product_retrieval.encoders.protocol import Preparer

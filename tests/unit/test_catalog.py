@@ -13,7 +13,8 @@ import pytest
 
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, plan_catalog, read_slice
 from product_retrieval.catalog.contained import MAX_IMAGE_BYTES, UnreadableImageError, read_file_below
-from product_retrieval.catalog.products import IMAGE, SOURCE, render_text
+from product_retrieval.catalog.products import render_text
+from product_retrieval.catalog.slices import IMAGE, SOURCE
 from product_retrieval.errors import CatalogError
 
 Maker = Callable[..., bytes]
