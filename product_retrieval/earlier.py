@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from product_retrieval.catalog.products import KEY_BYTES
+from product_retrieval.catalog.row_pictures import KEY_BYTES
 from product_retrieval.embeddings import published_parts
 from product_retrieval.errors import ArtifactError
 from product_retrieval.storage import Storage, pyarrow_source

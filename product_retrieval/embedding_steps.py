@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from product_retrieval.catalog import Slice
-from product_retrieval.catalog.products import SOURCE, Rejection, Stage
+from product_retrieval.catalog.rejections import Rejection, Stage
+from product_retrieval.catalog.slices import SOURCE
 from product_retrieval.earlier import Side
 from product_retrieval.embeddings import (
     EncodedProducts,

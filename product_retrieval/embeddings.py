@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from product_retrieval.catalog.products import REJECTION_SCHEMA, Rejection
+from product_retrieval.catalog.rejections import REJECTION_SCHEMA, Rejection
 from product_retrieval.encoders.protocol import Fingerprint
 from product_retrieval.errors import ArtifactError
 from product_retrieval.storage import Storage, to_buffer

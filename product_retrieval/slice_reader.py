@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from product_retrieval.catalog import CatalogPlan, Slice, read_slice
-from product_retrieval.catalog.products import IMAGE, KEY_BYTES, KNOWN_KEY, SOURCE, Rejection, Stage
+from product_retrieval.catalog.rejections import Rejection, Stage
+from product_retrieval.catalog.row_pictures import KEY_BYTES
+from product_retrieval.catalog.slices import IMAGE, KNOWN_KEY, SOURCE
 from product_retrieval.earlier import EarlierVectors, Side, content_key
 from product_retrieval.embeddings import part_name
 from product_retrieval.encoders.protocol import Preparer
@@ -74,10 +76,10 @@ class SliceReader:
     def _picture(self, image: bytes | None, text: str | None) -> Picture:
         if image is None:
             return Picture() if text is not None else Picture(refusal=("read", "nothing_to_encode", ""))
-        decoded = decode(image, self.limits)
+        decoded = decode(image, self.limits, min_side=self.preparer.min_side)
         if decoded.pixels is None:
             return Picture(refusal=("decode", decoded.reason or "image_not_decodable", decoded.detail))
-        return Picture(prepared=self.preparer.prepare_image(decoded.pixels))
+        return Picture(prepared=self.preparer.prepare_image(decoded.pixels, decoded.box))
 
     def _table(
         self,

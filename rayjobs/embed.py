@@ -37,7 +37,7 @@ from product_retrieval.embeddings import (
     sweep_rejections,
 )
 from product_retrieval.encoders import EncoderOptions
-from product_retrieval.encoders.protocol import fingerprint_of, load_preparer
+from product_retrieval.encoders.protocol import check_model, fingerprint_of, load_preparer
 from product_retrieval.errors import CatalogError
 from product_retrieval.faults import fault_point
 from product_retrieval.images import ImageLimits
@@ -69,9 +69,9 @@ class EmbedOptions:
     fetch: FetchOptions = field(default_factory=FetchOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     pool: PoolOptions = field(default_factory=PoolOptions)
-    rows_per_part: int = 1024
+    rows_per_part: int | None = None
     """Products in one output file, kept in memory with their pixels (1,024 of 224 x 224: 150 MB) on the way; also
-    what a killed job loses at most, per worker."""
+    what a killed job loses at most, per worker; default: 1,024, fewer in a catalogue of less than 65,536."""
     vector_type: VectorType = "float16"
     """Element type of the stored vectors."""
     limits: ImageLimits = field(default_factory=ImageLimits)
@@ -87,7 +87,7 @@ class EmbedOptions:
     """How much is logged to stderr."""
 
     def __post_init__(self) -> None:
-        if self.rows_per_part < 1:
+        if self.rows_per_part is not None and self.rows_per_part < 1:
             raise ValueError(f"--rows-per-part must be at least 1, not {self.rows_per_part}")
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"--max-rejected is a share from 0 to 1, not {self.max_rejected}")
@@ -99,6 +99,7 @@ def embed(options: EmbedOptions) -> None:
     """Embed a catalogue and report; see the module's text."""
     started = time.monotonic()
     output = Storage.at(options.output)
+    check_model(options.encoder)
     fingerprint = fingerprint_of(options.encoder)
     plan = plan_catalog(
         options.catalog,

@@ -20,11 +20,14 @@ from product_retrieval.catalog.hugging_face import with_file_names
 from product_retrieval.catalog.kinds import Kind
 from product_retrieval.catalog.repeated import RepeatedIds
 from product_retrieval.catalog.slices import TEMPLATE_FIELD, CatalogPlan, ColumnOptions, Slice
-from product_retrieval.catalog.source import find_source
+from product_retrieval.catalog.source import Source, find_source
 from product_retrieval.errors import CatalogError
 
 RESERVED = ("image_vector", "text_vector", "image_key", "text_key", "image_ref")
 """Columns that the embedding job writes itself."""
+MIN_ROWS_PER_PART, MAX_ROWS_PER_PART = 64, 1024
+"""Bounds of the chosen number: a batch of an encoder, and what a part may hold in memory with its pixels."""
+PARTS_OF_SMALL_CATALOG = 64
 
 
 def plan_catalog(
@@ -33,7 +36,7 @@ def plan_catalog(
     columns: ColumnOptions | None = None,
     kind: Kind | None = None,
     image_root: str | None = None,
-    rows_per_part: int = 1024,
+    rows_per_part: int | None = None,
     fetch: FetchOptions | None = None,
 ) -> CatalogPlan:
     """Read the heads and the ids of a catalogue and cut its rows into parts.
@@ -43,7 +46,7 @@ def plan_catalog(
         columns: which columns mean what.
         kind: what the files are; None decides by suffix and content.
         image_root: folder that image paths are relative to and cannot leave; None takes the catalogue's own.
-        rows_per_part: products in each part but the last of a file.
+        rows_per_part: products in each part but the last of a file; None chooses by the size of the catalogue.
         fetch: hosts whose pictures are fetched, and how; None fetches none. No part of the fingerprint.
 
     Returns:
@@ -54,18 +57,15 @@ def plan_catalog(
     """
     source = find_source(uri, kind)
     columns = with_file_names(source, columns or ColumnOptions())
+    num_rows = planners.count_rows(source)
+    chosen = rows_per_part or (MAX_ROWS_PER_PART if num_rows is None else _choose_rows_per_part(num_rows))
     ids = RepeatedIds()
-    match source.kind:
-        case "parquet":
-            schema, slices, digests = planners.plan_parquet(source, columns, rows_per_part, ids)
-        case "folder":
-            schema, slices, digests = planners.plan_folder(source, rows_per_part)
-        case "webdataset":
-            schema, slices, digests = webdataset.plan_webdataset(source, columns, rows_per_part, ids)
-        case "arrow":
-            schema, slices, digests = arrow_files.plan_arrow(source, columns, rows_per_part, ids)
-        case _:
-            schema, slices, digests = planners.plan_delimited(source, columns, rows_per_part, ids)
+    schema, slices, digests = _plan(source, columns, chosen, ids)
+    if rows_per_part is None and num_rows is None:  # only the plan tells how small the catalogue is
+        fitting = _choose_rows_per_part(sum(slice_.num_rows for slice_ in slices))
+        if fitting < chosen:
+            chosen, ids = fitting, RepeatedIds()
+            schema, slices, digests = _plan(source, columns, chosen, ids)
     template = None if source.kind == "folder" else resolve_text(schema, columns, uri)
     _check_columns(schema, columns, template, uri, kind=source.kind)
     slices = _mark_repeated(slices, ids.rows())
@@ -75,7 +75,7 @@ def plan_catalog(
         "kind": source.kind,
         "files": digests,
         "columns": [columns.product_id, columns.image, template, columns.group_id],
-        "rows_per_part": rows_per_part,
+        "rows_per_part": chosen,
     }
     return CatalogPlan(
         uri=uri,
@@ -91,6 +91,26 @@ def plan_catalog(
         size_bytes=sum(file.size_bytes for file in source.files),
         fetch=fetch or FetchOptions(),
     )
+
+
+def _plan(source: Source, columns: ColumnOptions, rows_per_part: int, ids: RepeatedIds) -> planners.Planned:
+    match source.kind:
+        case "parquet":
+            return planners.plan_parquet(source, columns, rows_per_part, ids)
+        case "folder":
+            return planners.plan_folder(source, rows_per_part)
+        case "webdataset":
+            return webdataset.plan_webdataset(source, columns, rows_per_part, ids)
+        case "arrow":
+            return arrow_files.plan_arrow(source, columns, rows_per_part, ids)
+        case _:
+            return planners.plan_delimited(source, columns, rows_per_part, ids)
+
+
+def _choose_rows_per_part(num_rows: int) -> int:
+    """Cut a small catalogue into parts enough for many encoders; equal files always give the same number."""
+    wanted = 1 << max(0, (num_rows - 1) // PARTS_OF_SMALL_CATALOG).bit_length()
+    return max(MIN_ROWS_PER_PART, min(MAX_ROWS_PER_PART, wanted))
 
 
 def resolve_text(schema: pa.Schema, columns: ColumnOptions, uri: str) -> str | None:

@@ -24,13 +24,26 @@ from product_retrieval.storage import Storage, pyarrow_source
 
 PARQUET_FOOTER_BYTES = 8
 """Length of the footer, then the magic word (Apache Parquet format, "File format")."""
-MANY_ROWS_DECODED = 8.0
+MANY_ROWS_DECODED, MANY_BYTES_DECODED = 8.0, 8 << 30
+"""For each row that is used, and in all: beyond both, a file's row groups are worth a word to its user."""
 HASHED_WHOLE_BYTES = 4 << 30
 """Some seconds of reading."""
 
 logger = logging.getLogger(__name__)
 
 Planned = tuple[pa.Schema, list[Slice], list[Any]]
+
+
+def count_rows(source: Source) -> int | None:
+    """Return the rows of a catalogue where that takes no reading, else None; a broken file is left to its planner."""
+    if source.kind == "folder":
+        return len(source.files)
+    if source.kind != "parquet":
+        return None
+    try:
+        return sum(int(pq.read_metadata(pyarrow_source(source.root, file.name)).num_rows) for file in source.files)
+    except (pa.ArrowException, OSError):
+        return 0
 
 
 def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int, ids: RepeatedIds) -> Planned:
@@ -58,7 +71,7 @@ def plan_parquet(source: Source, columns: ColumnOptions, rows_per_part: int, ids
                 path=path,
             )
         schema = found
-        if decoded > MANY_ROWS_DECODED:
+        if decoded > MANY_ROWS_DECODED and decoded * file.size_bytes > MANY_BYTES_DECODED:
             logger.warning(
                 "%s: its row groups are larger than parts: %.0f rows are decoded for each row that is used; "
                 "write it again with row_group_size=%d, or raise --rows-per-part",

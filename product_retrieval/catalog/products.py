@@ -4,60 +4,26 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from product_retrieval.catalog import arrow_files, parquet_rows, webdataset
-from product_retrieval.catalog.contained import MAX_IMAGE_BYTES, UnreadableImageError, read_file_below
+from product_retrieval.catalog.contained import UnreadableImageError, read_file_below
 from product_retrieval.catalog.hugging_face import below_its_folder
 from product_retrieval.catalog.kinds import SIDECAR_SUFFIX
-from product_retrieval.catalog.picture_urls import is_url
 from product_retrieval.catalog.planners import parse_slice
-from product_retrieval.catalog.slices import REFERENCE, TEMPLATE_FIELD, CatalogPlan, Slice
+from product_retrieval.catalog.rejections import Rejection
+from product_retrieval.catalog.row_pictures import KnownKeys, with_pictures
+from product_retrieval.catalog.slices import IMAGE_CELL, SOURCE, TEMPLATE_FIELD, CatalogPlan, Slice
 from product_retrieval.errors import CatalogError
 from product_retrieval.storage import Storage, pyarrow_source
-
-SOURCE, IMAGE, IMAGE_CELL, KNOWN_KEY = "__source", "__image", "__image_cell", "__known_key"
-"""Our columns beside the catalogue's own."""
-
-Stage = Literal["read", "fetch", "decode", "encode"]
-KnownKeys = Callable[[Sequence[str]], Sequence[bytes | None]]
-KEY_BYTES = 16
-"""Length of a content key; see earlier.py."""
-
-REJECTION_SCHEMA = pa.schema(
-    [
-        ("product_id", pa.string()),
-        ("source", pa.string()),
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
-"""One row a rejected product: its id where it has one, `file:row`, the stage, a reason code, and what was found."""
 
 MAX_TEXT_CHARS = 16_384
 """What follows is cut off: no text tower reads as far, and one pasted book must not slow a part down."""
 
 DANGLING = re.compile(r"(?:^[\s.,;:|/-]+)|(?:[\s,;:|/-]+$)|(?<=[.,;:|/-])(?:\s*[.,;:|/-])+")
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a product has no vectors."""
-
-    source: str
-    stage: Stage
-    reason: str
-    detail: str = ""
-    product_id: str | None = None
-
-    def row(self) -> dict[str, str | None]:
-        """Return the row of the rejected table."""
-        return {name: getattr(self, name) for name in REJECTION_SCHEMA.names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +69,9 @@ def read_slice(plan: CatalogPlan, slice_: Slice, *, known_keys: KnownKeys | None
     for column in {plan.columns.product_id, plan.columns.image} & set(rows.column_names):
         at = rows.column_names.index(column)
         rows = rows.set_column(at, column, below_its_folder(rows.column(column), column, slice_.file))
-    return _with_images(plan, *_with_identity(plan, slice_, rows, rejections), known_keys)
+    table, rejections = _with_identity(plan, slice_, rows, rejections)
+    table, without_picture = with_pictures(plan, table, known_keys=known_keys)
+    return SlicedProducts(table, (*rejections, *without_picture))
 
 
 def render_text(template: str, columns: dict[str, list[Any]], num_rows: int) -> list[str | None]:
@@ -187,84 +155,3 @@ def _with_identity(
     if plan.has_image and plan.kind != "folder":
         table = table.append_column(IMAGE_CELL, rows.column(plan.columns.image))
     return table.take(pa.array(kept, pa.int64())), rejections
-
-
-def _with_images(
-    plan: CatalogPlan, table: pa.Table, rejections: list[Rejection], known_keys: KnownKeys | None
-) -> SlicedProducts:
-    """Add picture bytes and a reference to each; reject the rows whose picture cannot be had."""
-    sources, ids = table.column(SOURCE).to_pylist(), table.column("product_id").to_pylist()
-    if plan.kind == "folder":
-        cells: Sequence[Any] = ids
-    elif IMAGE_CELL in table.column_names:
-        cells = [_picture(cell) for cell in table.column(IMAGE_CELL).to_pylist()]
-        table = table.drop_columns(IMAGE_CELL)
-    else:
-        cells = [None] * len(table)
-    images: list[bytes | None] = []
-    references: list[str | None] = []
-    good = []
-    known = _known(cells, known_keys)
-    fetched = _fetch(plan, [cell for cell in cells if not isinstance(cell, str) or cell not in known])
-    for row, cell in enumerate(cells):
-        try:
-            is_known = isinstance(cell, str) and cell in known
-            data, reference = (None, cell) if is_known else _image(plan, cell, sources[row], fetched)
-        except UnreadableImageError as why:
-            rejections.append(Rejection(sources[row], "fetch", why.reason, why.detail, ids[row]))
-            continue
-        images.append(data)
-        references.append(reference)
-        good.append(row)
-    table = table.take(pa.array(good, pa.int64()))
-    table = table.append_column(IMAGE, pa.array(images, pa.large_binary()))
-    table = table.append_column("image_ref", pa.array(references, pa.string()))
-    table = table.append_column(KNOWN_KEY, pa.array([known.get(r) for r in references], pa.binary(KEY_BYTES)))
-    return SlicedProducts(table, tuple(rejections))
-
-
-def _known(cells: Sequence[Any], known_keys: KnownKeys | None) -> dict[str | None, bytes]:
-    """Return the content keys of the paths and URLs that need not be read."""
-    references = sorted({cell for cell in cells if isinstance(cell, str) and cell}) if known_keys else []
-    keys = known_keys(references) if known_keys else []
-    return {reference: key for reference, key in zip(references, keys, strict=True) if key is not None}
-
-
-def _picture(cell: Any) -> Any:
-    """Return what a cell gives for a picture: of the struct that Hugging Face data sets use, its bytes or path."""
-    is_struct = isinstance(cell, dict) and not cell.get(REFERENCE)
-    return (cell.get("bytes") or cell.get("path")) if is_struct else cell
-
-
-def _fetch(plan: CatalogPlan, cells: Sequence[Any]) -> dict[str, bytes | UnreadableImageError]:
-    """Fetch the pictures that are URLs all at once; none where no host is allowed."""
-    urls = [cell for cell in cells if isinstance(cell, str) and is_url(cell)] if plan.fetch.is_on else []
-    if plan.kind == "folder" or not urls:
-        return {}
-    from product_retrieval.catalog.fetched import ImageFetcher
-
-    with ImageFetcher(plan.fetch) as fetcher:
-        return dict(zip(urls, fetcher.fetch(urls), strict=True))
-
-
-def _image(
-    plan: CatalogPlan, cell: Any, source: str, fetched: Mapping[str, bytes | UnreadableImageError]
-) -> tuple[bytes | None, str | None]:
-    """Return the bytes of a picture and where they can be found again."""
-    if isinstance(cell, dict):  # read together with the row
-        if cell["bytes"] is None:
-            raise UnreadableImageError("image_too_large", f"more than {MAX_IMAGE_BYTES} bytes")
-        return cell["bytes"], cell[REFERENCE]
-    if cell is None or cell == "" or cell == b"":
-        return None, None
-    if isinstance(cell, bytes):
-        file, _, row = source.rpartition(":")
-        return cell, f"{file}#row={row}"
-    if not isinstance(cell, str):
-        raise UnreadableImageError("image_not_readable", f"a picture is bytes or a path, not {type(cell).__name__}")
-    if is_url(cell) and not plan.fetch.is_on:
-        raise UnreadableImageError("image_url_not_allowed", "no URL is fetched without --fetch.allowed-hosts")
-    data = fetched[cell] if cell in fetched else read_file_below(plan.image_root, cell)
-    if isinstance(data, UnreadableImageError):
-        raise data
-    return data, cell

@@ -11,6 +11,9 @@ from product_retrieval.catalog.fetch_options import FetchOptions
 from product_retrieval.catalog.gzip_points import AccessPoint
 from product_retrieval.catalog.kinds import Kind
 
+SOURCE, IMAGE, IMAGE_CELL, KNOWN_KEY = "__source", "__image", "__image_cell", "__known_key"
+"""Our columns beside the catalogue's own: where the row stands, its picture's bytes, the cell that leads to them, and
+the content key of a picture that was not read."""
 REFERENCE = "__reference"
 """Field of a picture's cell that says where its bytes are found again."""
 TEMPLATE_FIELD = re.compile(r"\{([^{}]+)\}")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from product_retrieval.encoders.protocol import Fingerprint
+from product_retrieval.images import Box
 
 DIM = 64
 SIDE = 16
@@ -35,9 +36,14 @@ class HashEncoder:
         """Constant: there are no weights."""
         return Fingerprint(VERSION, "", "", "sum", DIM)
 
-    def prepare_image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    @property
+    def min_side(self) -> int | None:
+        """See Preparer.min_side; a hash of pixels wants all of them."""
+        return None
+
+    def prepare_image(self, pixels: NDArray[np.uint8], box: Box | None = None) -> NDArray[np.uint8]:
         """See Encoder.prepare_image."""
-        return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
+        return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX, box=box))
 
     def encode_images(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Encoder.encode_images."""

@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from product_retrieval.images import Box
+
 DEMO_MODEL = "demo/model"
 """The small model in this repository; the default, so that everything runs without a model hub."""
 HASH_MODEL = "hash"
@@ -35,7 +37,9 @@ class EncoderOptions:
     device: Device = "auto"
     """`auto` takes the GPU where there is one."""
     precision: Precision = "auto"
-    """Of the forward pass; `auto` is float32 on CPU and bfloat16 on a GPU that has it."""
+    """Of the weights and the forward pass; `auto` is float32 on CPU and bfloat16 on a GPU that has it."""
+    compile: bool = False
+    """Compile the model with torch.compile: minutes at the start, faster from then on; needs a C++ compiler."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -69,11 +73,16 @@ class Encoder(Protocol):
     def fingerprint(self) -> Fingerprint:
         """What makes this encoder's vectors comparable with others."""
 
-    def prepare_image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    @property
+    def min_side(self) -> int | None:
+        """See Preparer.min_side."""
+
+    def prepare_image(self, pixels: NDArray[np.uint8], box: Box | None = None) -> NDArray[np.uint8]:
         """Resize and crop one picture on the CPU to what the model takes.
 
         Args:
             pixels: uint8 [H, W, 3], RGB.
+            box: of a picture decoded at reduced size, the part of the pixels that it fills.
 
         Returns:
             uint8 [S, S, 3].
@@ -86,7 +95,7 @@ class Encoder(Protocol):
             prepared: uint8 [N, S, S, 3], each from prepare_image.
 
         Returns:
-            float32 [N, D], unit length.
+            float32 [N, D], unit length; a row is not finite where the model's numbers overflowed.
         """
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -96,7 +105,7 @@ class Encoder(Protocol):
             texts: N texts of any length; what does not fit the model is cut off.
 
         Returns:
-            float32 [N, D], unit length.
+            float32 [N, D], unit length; a row is not finite where the model's numbers overflowed.
         """
 
     def limit_threads(self, num_threads: int) -> None:
@@ -128,9 +137,22 @@ def fingerprint_of(options: EncoderOptions) -> Fingerprint:
         from product_retrieval.encoders.hashing import HashEncoder
 
         return HashEncoder().fingerprint
-    from product_retrieval.encoders import transformers
+    from product_retrieval.encoders import folders
 
-    return transformers.fingerprint_of(options)
+    return folders.fingerprint_of(options)
+
+
+def check_model(options: EncoderOptions) -> None:
+    """Find out in seconds, without reading weights, whether the encoder that the options name can be loaded.
+
+    Raises:
+        EncoderError: there is no such model, something of it is missing or does not fit, or it is no dual encoder.
+    """
+    if options.model == HASH_MODEL:
+        return
+    from product_retrieval.encoders import loading
+
+    loading.check_model(options)
 
 
 def load_preparer(options: EncoderOptions) -> Preparer:
@@ -151,5 +173,9 @@ def load_preparer(options: EncoderOptions) -> Preparer:
 class Preparer(Protocol):
     """The part of an encoder that runs on CPU workers."""
 
-    def prepare_image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    @property
+    def min_side(self) -> int | None:
+        """Pixels that a picture's shorter side must keep when decode() reduces it; None: it must not be reduced."""
+
+    def prepare_image(self, pixels: NDArray[np.uint8], box: Box | None = None) -> NDArray[np.uint8]:
         """See Encoder.prepare_image."""

@@ -96,11 +96,11 @@ def wait_for_parts() -> Callable[..., None]:
     """Return a function that waits until a running job has published some parts."""
 
     def wait(output: Path, process: subprocess.Popen[str], *, at_least: int) -> None:
-        for _ in range(6000):
+        for _ in range(18_000):
             if len(list(output.glob("data/*.parquet"))) >= at_least:
                 return
             assert process.poll() is None, process.communicate()
             select.select([], [], [], 0.01)
-        pytest.fail("no parts after a minute")
+        pytest.fail("no parts after three minutes")
 
     return wait

@@ -117,7 +117,16 @@ def test_three_nodes_give_the_rows_of_one(
             cluster.add_node(num_cpus=2)
         cluster.wait_for_nodes()
         spread = run_module(
-            *("rayjobs.embed", *options, "--output", tmp_path / "three", "--pool.max-actors", "2"),
+            *(
+                "rayjobs.embed",
+                *options,
+                "--output",
+                tmp_path / "three",
+                "--pool.min-actors",
+                "1",
+                "--pool.max-actors",
+                "3",
+            ),
             env={"RAY_ADDRESS": cluster.address},
         )
         assert spread.returncode == 0, spread.stderr

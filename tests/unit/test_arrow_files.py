@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, plan_catalog, read_slice
-from product_retrieval.catalog.products import IMAGE, SOURCE
+from product_retrieval.catalog.slices import IMAGE, SOURCE
 from product_retrieval.errors import CatalogError
 from product_retrieval.pictures import load_picture
 

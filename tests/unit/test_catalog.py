@@ -13,7 +13,8 @@ import pytest
 
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, plan_catalog, read_slice
 from product_retrieval.catalog.contained import MAX_IMAGE_BYTES, UnreadableImageError, read_file_below
-from product_retrieval.catalog.products import IMAGE, SOURCE, render_text
+from product_retrieval.catalog.products import render_text
+from product_retrieval.catalog.slices import IMAGE, SOURCE
 from product_retrieval.errors import CatalogError
 
 Maker = Callable[..., bytes]
@@ -479,3 +480,15 @@ def test_columns_and_part_size_belong_to_the_fingerprint(tmp_path: Path) -> None
         plan_catalog(path, columns=ColumnOptions(text="name")),
     ]
     assert len({plan.fingerprint for plan in plans}) == 4
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "rows_per_part"),
+    [(1, 64), (64, 64), (4096, 64), (4097, 128), (8192, 128), (65_536, 1024), (70_000, 1024)],
+)
+def test_small_catalog_is_cut_into_parts_for_many_encoders(tmp_path: Path, num_rows: int, rows_per_part: int) -> None:
+    ids = [str(number) for number in range(num_rows)]
+    pq.write_table(pa.table({"product_id": ids, "title": ids}), tmp_path / "a.parquet")
+    assert plan_catalog(str(tmp_path / "a.parquet")).slices[0].num_rows == min(num_rows, rows_per_part)
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"product_id": "{each}", "title": "x"}}\n' for each in ids))
+    assert plan_catalog(str(tmp_path / "a.jsonl")).slices[0].num_rows == min(num_rows, rows_per_part)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from product_retrieval.catalog import CatalogPlan, FetchOptions, plan_catalog, read_slice
-from product_retrieval.catalog.products import IMAGE
+from product_retrieval.catalog.slices import IMAGE
 from product_retrieval.options import parse
 from product_retrieval.pictures import load_picture
 

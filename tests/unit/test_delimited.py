@@ -12,7 +12,7 @@ import pytest
 
 from product_retrieval.catalog import CatalogPlan, plan_catalog, read_slice
 from product_retrieval.catalog.delimited import find_runs
-from product_retrieval.catalog.products import SOURCE
+from product_retrieval.catalog.slices import SOURCE
 from product_retrieval.errors import CatalogError
 from product_retrieval.storage import Storage
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from product_retrieval.catalog.products import Rejection
+from product_retrieval.catalog.rejections import Rejection
 from product_retrieval.embeddings import (
     EncodedProducts,
     Manifest,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from product_retrieval.encoders import DEMO_MODEL, Encoder, EncoderOptions, load_encoder
+from product_retrieval.encoders import DEMO_MODEL, Encoder, EncoderOptions, check_model, load_encoder
 from product_retrieval.encoders.hashing import DIM, HashEncoder
-from product_retrieval.encoders.protocol import fingerprint_of, load_preparer
+from product_retrieval.encoders.protocol import Precision, fingerprint_of, load_preparer
 from product_retrieval.encoders.transformers import TransformersEncoder
 from product_retrieval.errors import EncoderError
 
@@ -302,6 +304,158 @@ def test_truncated_weights_are_an_encoder_error(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes((MODEL / "model.safetensors").read_bytes()[:100_000])
     with pytest.raises(EncoderError, match=r"--encoder\.model"):
         load_encoder(EncoderOptions(model=str(folder), device="cpu"))
+
+
+def rewrite(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the JSON in a file."""
+    tree = json.loads(file.read_text())
+    change(tree)
+    file.write_text(json.dumps(tree))
+
+
+def rewrite_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    """Change the weights of a folder that has only a link to them."""
+    weights = load_file(MODEL / "model.safetensors")
+    change(weights)
+    (folder / "model.safetensors").unlink()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def shard_weights(folder: Path) -> None:
+    """Cut the weights of a folder into two files with an index."""
+    weights = load_file(MODEL / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(weights)}
+    for file in set(files.values()):
+        shard = {name: tensor for name, tensor in weights.items() if files[name] == file}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no tokenizer": (
+        lambda folder: [(folder / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
+        "no usable tokenizer",
+    ),
+    "tokenizer that is no JSON": (lambda folder: (folder / "tokenizer.json").write_text("{"), "no usable tokenizer"),
+    "tokenizer of another model": (
+        lambda folder: rewrite(folder / "tokenizer_config.json", lambda config: config.update(pad_token="[NEW]")),
+        "beyond the model's vocabulary of 8,192",
+    ),
+    "tokenizer with code": (
+        lambda folder: rewrite(
+            folder / "tokenizer_config.json",
+            lambda config: config.update(tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.Own", None]}),
+        ),
+        "no usable tokenizer: .* custom code",
+    ),
+    "no image processor": (lambda folder: (folder / "preprocessor_config.json").unlink(), "no usable image processor"),
+    "image processor with code": (
+        lambda folder: rewrite(
+            folder / "preprocessor_config.json",
+            lambda config: config.update(image_processor_type="Own", auto_map={"AutoImageProcessor": "own.Own"}),
+        ),
+        "no usable image processor: .* custom code",
+    ),
+    "image processor of another size": (
+        lambda folder: rewrite(folder / "preprocessor_config.json", lambda config: config.update(size=[50, 50])),
+        "no usable image processor|50",
+    ),
+    "weights missing": (
+        lambda folder: rewrite_weights(folder, lambda weights: weights.pop("text_projection.weight")),
+        r"its \*.safetensors lack 1 of the weights .*, such as text_projection.weight",
+    ),
+    "weights of another shape": (
+        lambda folder: rewrite_weights(
+            folder, lambda weights: weights.update({"text_projection.weight": torch.zeros(3, 3)})
+        ),
+        r"its \*.safetensors have in another shape 1 of the weights .*, such as text_projection.weight",
+    ),
+    "shard missing": (
+        lambda folder: (shard_weights(folder), (folder / "model-00002-of-00002.safetensors").unlink()),
+        "model-00002-of-00002.safetensors",
+    ),
+    "configuration of another kind": (
+        lambda folder: rewrite(folder / "config.json", lambda config: config.update(model_type="siglip2")),
+        "NaFlex.*take a SigLIP 2 checkpoint of fixed resolution",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_model_is_found_before_its_weights_are_read_and_when_they_are(tmp_path: Path, fault: str) -> None:
+    folder = copy_model(tmp_path / "copy")
+    (folder / "own.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'sprung')!r}).touch()\n")
+    break_model, message = FAULTS[fault]
+    break_model(folder)
+    for load in (check_model, load_encoder):
+        with pytest.raises(EncoderError, match=message) as caught:
+            load(EncoderOptions(model=str(folder), device="cpu"))
+        assert str(caught.value).startswith(f"--encoder.model {folder}: ")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_check_of_a_good_model_passes() -> None:
+    check_model(EncoderOptions())
+    check_model(EncoderOptions(model="hash"))
+
+
+def test_weights_in_several_files_give_the_same_vectors(tmp_path: Path, encoder: TransformersEncoder) -> None:
+    folder = copy_model(tmp_path / "copy")
+    shard_weights(folder)
+    check_model(EncoderOptions(model=str(folder)))
+    sharded = load_encoder(EncoderOptions(model=str(folder), device="cpu"))
+    assert (sharded.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)).all()
+
+
+def test_weights_that_are_no_numbers_are_found_when_loaded(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path / "copy")
+    rewrite_weights(
+        folder, lambda weights: [weight.fill_(float("nan")) for name, weight in weights.items() if "text" in name]
+    )
+    with pytest.raises(EncoderError, match="its vectors are not finite: the weights are broken"):
+        load_encoder(EncoderOptions(model=str(folder), device="cpu"))
+
+
+def test_end_token_that_the_tokenizer_does_not_write_is_found_when_loaded(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path / "copy")
+    rewrite(folder / "config.json", lambda config: config["text_config"].update(eos_token_id=8191))
+    with pytest.raises(EncoderError, match=r"gives every text the same vector: the end token of its config\.json"):
+        load_encoder(EncoderOptions(model=str(folder), device="cpu"))
+
+
+def test_code_beside_a_known_kind_of_model_is_not_run(tmp_path: Path, encoder: TransformersEncoder) -> None:
+    folder = copy_model(tmp_path / "copy")
+    rewrite(folder / "config.json", lambda config: config.update(auto_map={"AutoModel": "own.Own"}))
+    (folder / "own.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'sprung')!r}).touch()\n")
+    loaded = load_encoder(EncoderOptions(model=str(folder), device="cpu"))
+    assert (loaded.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)).all()
+    assert not (tmp_path / "sprung").exists()
+
+
+# Precision and compilation
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_smaller_numbers_give_nearly_the_same_vectors(encoder: TransformersEncoder, precision: Precision) -> None:
+    small = load_encoder(EncoderOptions(model=str(MODEL), device="cpu", precision=precision))
+    prepared = np.stack([encoder.prepare_image(picture) for picture in pictures()])
+    assert ((small.encode_images(prepared) * encoder.encode_images(prepared)).sum(axis=1) > 0.999).all()
+    assert ((small.encode_texts(TEXTS) * encoder.encode_texts(TEXTS)).sum(axis=1) > 0.999).all()
+    np.testing.assert_allclose(np.linalg.norm(small.encode_texts(TEXTS), axis=1), 1, atol=1e-5)
+
+
+def test_nothing_encoded_is_no_vectors(encoder: TransformersEncoder) -> None:
+    assert encoder.encode_texts([]).shape == (0, encoder.fingerprint.dim)
+    assert encoder.encode_images(np.zeros((0, 64, 64, 3), np.uint8)).shape == (0, encoder.fingerprint.dim)
+
+
+def test_text_of_ten_megabytes_is_cut_before_it_is_tokenised(encoder: TransformersEncoder) -> None:
+    start = time.monotonic()
+    vectors = encoder.encode_texts(["red mug " * 1_300_000, "red mug " * 1_000])
+    assert time.monotonic() - start < 1
+    assert vectors[0] @ vectors[1] > 0.9999
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])

@@ -205,3 +205,97 @@ def test_suffix_or_claim_does_not_matter_only_the_bytes(png: Maker) -> None:
 def test_pixels_can_be_used_after_decoding(png: Maker) -> None:
     pixels = pixels_of(png((1, 2, 3)))
     assert Image.fromarray(pixels).getpixel((0, 0)) == (1, 2, 3)
+
+
+# JPEGs decoded at reduced size
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """Return a picture that is smooth and different in each corner."""
+    down, across = np.mgrid[0 : 1 : complex(height), 0 : 1 : complex(width)]
+    return Image.fromarray((np.stack([across, down, across * down], axis=-1) * 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "min_side", "expected"),
+    [
+        ((640, 480), None, (640, 480)),
+        ((640, 480), 481, (640, 480)),
+        ((640, 480), 480, (640, 480)),
+        ((640, 480), 241, (640, 480)),
+        ((640, 480), 240, (320, 240)),
+        ((640, 480), 121, (320, 240)),
+        ((640, 480), 120, (160, 120)),
+        ((640, 480), 60, (80, 60)),
+        ((640, 480), 1, (80, 60)),  # an eighth is the smallest
+        ((641, 485), 60, (81, 61)),  # rounded up
+        ((485, 641), 60, (61, 81)),
+        ((17, 2), 1, (9, 1)),
+    ],
+)
+def test_jpeg_is_reduced_as_far_as_its_shorter_side_allows(
+    size: tuple[int, int], min_side: int | None, expected: tuple[int, int]
+) -> None:
+    decoded = decode(saved(gradient(*size), "JPEG"), min_side=min_side)
+    assert decoded.pixels is not None
+    assert decoded.pixels.shape == (expected[1], expected[0], 3)
+    assert (decoded.box is None) == (size == expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_reduced_jpeg_is_upright_and_its_box_leaves_out_what_was_rounded_up(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(gradient(403, 254), "JPEG", exif=exif, quality=95)  # an eighth: 50.375 x 31.75
+    whole, reduced = decode(data), decode(data, min_side=31)
+    assert whole.pixels is not None
+    assert reduced.pixels is not None
+    assert reduced.box is not None
+    left, top, right, bottom = reduced.box
+    across, down = (31.75, 50.375) if orientation >= 5 else (50.375, 31.75)
+    assert (right - left, bottom - top) == (across, down)
+    expected = np.asarray(Image.fromarray(whole.pixels).resize((16, 16)), int)
+    found = np.asarray(Image.fromarray(reduced.pixels).resize((16, 16), box=reduced.box), int)
+    assert np.abs(found - expected).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("how", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}])
+def test_every_kind_of_jpeg_looks_the_same_when_reduced(mode: str, how: dict[str, Any]) -> None:
+    data = saved(gradient(256, 192).convert(mode), "JPEG", quality=90, **how)
+    whole, reduced = decode(data), decode(data, min_side=24)
+    assert whole.pixels is not None
+    assert reduced.pixels is not None
+    assert reduced.pixels.shape == (24, 32, 3)
+    expected = np.asarray(Image.fromarray(whole.pixels).resize((32, 24), Image.Resampling.BOX), int)
+    assert np.abs(reduced.pixels - expected).max() <= 8
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+def test_only_jpeg_is_reduced(image_format: str) -> None:
+    decoded = decode(saved(gradient(64, 48), image_format), min_side=6)
+    assert decoded.pixels is not None
+    assert decoded.pixels.shape == (48, 64, 3)
+    assert decoded.box is None
+
+
+def test_limits_are_those_of_the_picture_as_it_was_sent() -> None:
+    data = saved(gradient(200, 100), "JPEG")
+    assert decode(data, ImageLimits(max_pixels=20_000), min_side=12).reason is None
+    assert decode(data, ImageLimits(max_pixels=19_999), min_side=12).reason == "image_too_large"
+    assert decode(data, ImageLimits(min_side=100), min_side=12).reason is None
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_jpeg_is_not_decodable_at_reduced_size_either(share: float, progressive: bool) -> None:
+    data = saved(gradient(256, 256), "JPEG", progressive=progressive)
+    assert decode(data[: int(len(data) * share)], min_side=32).reason == "image_not_decodable"
+
+
+def test_reduced_jpeg_has_the_same_bytes_every_time(jpeg: Maker) -> None:
+    first, second = (decode(jpeg((300, 200)), min_side=32).pixels for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.shape == (50, 75, 3)
+    assert (first == second).all()

@@ -115,7 +115,7 @@ def vectors_of(plan: CatalogPlan, output: Path) -> pa.Table:
         vector_type="float32",
     )
     table = pa.concat_tables([read_part(storage, part).replace_schema_metadata(None) for part in parts])
-    names = ["product_id", "text", "title", "price", "stock", "image_vector", "text_vector", "image_key", "text_key"]
+    names = ["product_id", "text", "title", "price", "stock", "image_key", "text_key", "image_vector", "text_vector"]
     assert set(table.column_names) == {*names, "image_ref"}
     return table.select(names)
 

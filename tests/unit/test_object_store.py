@@ -17,7 +17,7 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from product_retrieval.catalog import plan_catalog, read_slice
-from product_retrieval.catalog.products import Rejection
+from product_retrieval.catalog.rejections import Rejection
 from product_retrieval.embeddings import (
     EncodedProducts,
     Manifest,

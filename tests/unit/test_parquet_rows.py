@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from product_retrieval.catalog import plan_catalog
+from product_retrieval.catalog import plan_catalog, planners
 from product_retrieval.catalog.parquet_rows import read_rows, rows_decoded_per_row
 
 TABLE = pa.table(
@@ -49,10 +49,18 @@ def test_cost_of_large_row_groups_is_counted(
     assert rows_decoded_per_row(pq.read_metadata(tmp_path / "a.parquet"), rows_per_part) == decoded
 
 
-@pytest.mark.parametrize(("row_group_size", "num_warnings"), [(100, 1), (10, 0)])
-def test_large_row_groups_are_told_in_one_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, row_group_size: int, num_warnings: int
+@pytest.mark.parametrize(
+    ("row_group_size", "many_bytes", "num_warnings"), [(100, 1000, 1), (10, 1000, 0), (100, 1 << 30, 0)]
+)
+def test_row_groups_that_cost_much_are_told_in_one_line(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    row_group_size: int,
+    many_bytes: int,
+    num_warnings: int,
 ) -> None:
+    monkeypatch.setattr(planners, "MANY_BYTES_DECODED", many_bytes)
     names = [f"p{i}" for i in range(100)]
     table = pa.table({"product_id": names, "title": names})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=row_group_size)

@@ -15,7 +15,7 @@ import pytest
 
 from product_retrieval.catalog import CatalogPlan, ColumnOptions, plan_catalog, read_slice
 from product_retrieval.catalog.contained import MAX_IMAGE_BYTES
-from product_retrieval.catalog.products import IMAGE, SOURCE
+from product_retrieval.catalog.slices import IMAGE, SOURCE
 from product_retrieval.catalog.tar_members import iterate_members
 from product_retrieval.catalog.tar_samples import MAX_TEXT_BYTES
 from product_retrieval.errors import CatalogError
