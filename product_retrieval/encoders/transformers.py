@@ -37,8 +37,8 @@ class TransformersEncoder:
 
         self.fingerprint = fingerprint_of(options)
         self._device = torch.device(_device(options))
-        # Weights are cast once instead of by autocast in each pass: half the memory and 1.1 to 1.6 times the speed for
-        # a cosine to float32 that stays above 0.9999 (docs/encoders.md).
+        # Weights are cast once instead of by autocast in each pass: half the memory, up to 1.6 times the speed, and a
+        # cosine to float32 that stays above 0.9999 (docs/encoders.md).
         self._model = load_model(options, _precision(options, self._device.type)).to(self._device)
         self._texts = load_text_preparer(options, self._model)
         self._images = ImagePreparer.load(options)
