@@ -149,14 +149,13 @@ def _hollow_weights(options: EncoderOptions) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     folder = Path(resolve_folder(options.model, options.revision))
-    index = folder / "model.safetensors.index.json"
+    file = "model.safetensors"
+    files = [file]
     weights: dict[str, Any] = {}
     try:
-        files = (
-            sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            if index.is_file()
-            else ["model.safetensors"]
-        )
+        if not (folder / file).is_file():
+            file = "model.safetensors.index.json"
+            files = sorted(set(json.loads((folder / file).read_text())["weight_map"].values()))
         for file in files:
             with safe_open(str(folder / file), "pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - no mapping

@@ -18,6 +18,9 @@ from product_retrieval.encoders.protocol import EncoderOptions
 from product_retrieval.errors import EncoderError
 from product_retrieval.images import Box
 
+TEXTS_A_PASS = 16
+"""On a CPU, texts of like length go together: of batches of 64 of the demo's titles 0.55 of the tokens are left, of its
+descriptions, which fill the model's length, 0.99. A GPU takes a batch in one pass."""
 TRIAL_TEXTS = ("a red mug", "a", "")
 
 
@@ -34,8 +37,8 @@ class TransformersEncoder:
 
         self.fingerprint = fingerprint_of(options)
         self._device = torch.device(_device(options))
-        # Weights are cast once instead of by autocast in each pass: half the memory and 1.1 to 1.6 times the speed for
-        # a cosine to float32 that stays above 0.9999 (docs/encoders.md).
+        # Weights are cast once instead of by autocast in each pass: half the memory, up to 1.6 times the speed, and a
+        # cosine to float32 that stays above 0.9999 (docs/encoders.md).
         self._model = load_model(options, _precision(options, self._device.type)).to(self._device)
         self._texts = load_text_preparer(options, self._model)
         self._images = ImagePreparer.load(options)
@@ -65,10 +68,20 @@ class TransformersEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See Encoder.encode_texts."""
-        import torch
-
         if not len(texts):
             return np.zeros((0, self.fingerprint.dim), np.float32)
+        shortest_first = np.argsort([len(text) for text in texts], kind="stable")
+        size = TEXTS_A_PASS if self._device.type == "cpu" else len(texts)
+        passes = [shortest_first[at : at + size] for at in range(0, len(texts), size)]
+        encoded = np.concatenate([self._encode_padded([texts[row] for row in rows]) for rows in passes])
+        vectors = np.empty_like(encoded)
+        vectors[shortest_first] = encoded
+        return vectors
+
+    def _encode_padded(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode texts in one pass, float32 [N, D]."""
+        import torch
+
         tokens = {name: tensor.to(self._device) for name, tensor in self._texts(texts).items()}
         with torch.inference_mode():
             return _unit_rows(self._text_features(**tokens))

@@ -446,6 +446,21 @@ def test_smaller_numbers_give_nearly_the_same_vectors(encoder: TransformersEncod
     np.testing.assert_allclose(np.linalg.norm(small.encode_texts(TEXTS), axis=1), 1, atol=1e-5)
 
 
+def test_order_of_the_texts_is_kept_whatever_their_length(encoder: TransformersEncoder) -> None:
+    texts = [("mug " * (37 * number % 50)).strip() + f" {number}" for number in range(50)]
+    alone = np.concatenate([encoder.encode_texts([text]) for text in texts])
+    assert ((encoder.encode_texts(texts) * alone).sum(axis=1) > 0.9999).all()
+
+
+def test_machine_without_a_compiler_is_an_encoder_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Callable[..., Any]:
+        raise RuntimeError("no working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
+    with pytest.raises(EncoderError, match=r"no working C.. compiler found; --encoder.compile needs a C.. compiler"):
+        load_encoder(EncoderOptions(model=str(MODEL), device="cpu", compile=True))
+
+
 def test_nothing_encoded_is_no_vectors(encoder: TransformersEncoder) -> None:
     assert encoder.encode_texts([]).shape == (0, encoder.fingerprint.dim)
     assert encoder.encode_images(np.zeros((0, 64, 64, 3), np.uint8)).shape == (0, encoder.fingerprint.dim)
