@@ -98,10 +98,10 @@ def photo_queries(path: Path, index: ProductIndex, encoder: Encoder, rows: NDArr
     prepared = []
     for product_id, data in zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True):
         row = index.row_of(product_id)
-        pixels = decode(data or b"").pixels if row in allowed else None
-        if row is not None and pixels is not None:
+        shown = decode(data or b"", min_side=encoder.min_side) if row in allowed else None
+        if row is not None and shown is not None and shown.pixels is not None:
             asked.append(row)
-            prepared.append(encoder.prepare_image(pixels))
+            prepared.append(encoder.prepare_image(shown.pixels, shown.box))
     if not asked:
         raise CatalogError(f"{path}: shows none of the products that are evaluated", path=str(path))
     vectors = [

@@ -115,12 +115,12 @@ def encode_query(
         return encoder.encode_texts([options.text])[0], "text"
     path = Path(str(options.image))
     try:
-        decoded = decode(path.read_bytes())
+        decoded = decode(path.read_bytes(), min_side=encoder.min_side)
     except OSError as error:
         raise OptionsError(f"--image {path}: {error.strerror}") from error
     if decoded.pixels is None:
         raise OptionsError(f"--image {path}: {decoded.reason} {decoded.detail}".rstrip())
-    return encoder.encode_images(encoder.prepare_image(decoded.pixels)[None])[0], "image"
+    return encoder.encode_images(encoder.prepare_image(decoded.pixels, decoded.box)[None])[0], "image"
 
 
 def stored_vector(index: ProductIndex, product_id: str, side: Side) -> NDArray[np.float32]:

@@ -76,7 +76,7 @@ class QueryEncoder:
 
     def _prepare(self, data: bytes) -> NDArray[np.uint8] | str:
         """Return the model's input, uint8 [S, S, 3], or why there is none."""
-        decoded = decode(data, QUERY_LIMITS)
+        decoded = decode(data, QUERY_LIMITS, min_side=self._encoder.min_side)
         if decoded.pixels is None:
             return f"{decoded.reason} {decoded.detail}".rstrip()
-        return self._encoder.prepare_image(decoded.pixels)
+        return self._encoder.prepare_image(decoded.pixels, decoded.box)

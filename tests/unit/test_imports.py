@@ -19,6 +19,7 @@ FOREIGN = (
     "ray.train",
     "ray.train.torch",
     "torch",
+    "torch._dynamo",
     "transformers",
     "tyro",
 )
