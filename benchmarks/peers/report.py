@@ -19,6 +19,7 @@ RATIOS = (
     ("product_retrieval, pairs, bfloat16", "clip-retrieval, pairs"),
     ("product_retrieval, pictures", "clip-retrieval, pictures"),
     ("product_retrieval, pictures", "Ray's pattern, pictures"),
+    ("product_retrieval, pictures, bfloat16", "Ray's pattern, pictures"),
 )
 INTRODUCTION = (
     "# The embedding job beside Ray's pattern and clip-retrieval",

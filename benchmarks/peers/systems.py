@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,6 @@ class System:
     command: Callable[[Task], list[str]]
     image_vectors: Callable[[Path], VectorsById]
     """From the output folder."""
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def systems(clip_retrieval: Path) -> list[System]:
@@ -56,6 +55,11 @@ def systems(clip_retrieval: Path) -> list[System]:
         System(
             "product_retrieval, pairs, bfloat16",
             lambda task: [*_ours(task, task.layouts.pairs), "--encoder.precision", "bfloat16"],
+            _vectors_of_ours,
+        ),
+        System(
+            "product_retrieval, pictures, bfloat16",
+            lambda task: [*_ours(task, task.layouts.images), "--encoder.precision", "bfloat16"],
             _vectors_of_ours,
         ),
     ]
