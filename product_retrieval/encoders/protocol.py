@@ -37,7 +37,7 @@ class EncoderOptions:
     device: Device = "auto"
     """`auto` takes the GPU where there is one."""
     precision: Precision = "auto"
-    """Of the weights and the forward pass; `auto` is float32 on CPU and bfloat16 on a GPU that has it."""
+    """Of the weights and the forward pass; `auto` is bfloat16 where the GPU or the CPU (AMX) has it, else float32."""
     compile: bool = False
     """Compile the model with torch.compile: minutes at the start, faster from then on; needs a C++ compiler."""
 

@@ -54,7 +54,7 @@ def copy_model(target: Path, *, leave_out: str = "") -> Path:
 @pytest.fixture(scope="module")
 def encoder() -> Iterator[TransformersEncoder]:
     threads = torch.get_num_threads()
-    loaded = TransformersEncoder(EncoderOptions(model=str(MODEL), device="cpu"))
+    loaded = TransformersEncoder(EncoderOptions(model=str(MODEL), device="cpu", precision="float32"))
     loaded.limit_threads(1)
     yield loaded
     torch.set_num_threads(threads)
@@ -435,6 +435,16 @@ def test_code_beside_a_known_kind_of_model_is_not_run(tmp_path: Path, encoder: T
 
 
 # Precision and compilation
+
+
+@pytest.mark.parametrize("is_native", [False, True])
+def test_default_precision_is_what_the_processor_computes_with(
+    encoder: TransformersEncoder, monkeypatch: pytest.MonkeyPatch, is_native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: is_native)
+    default = load_encoder(EncoderOptions(model=str(MODEL), device="cpu"))
+    equals_float32 = bool((default.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)).all())
+    assert equals_float32 is not is_native
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
