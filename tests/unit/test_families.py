@@ -228,7 +228,7 @@ def family(request: pytest.FixtureRequest, write: Callable[[str], Path]) -> Iter
     torch.set_num_threads(1)
     folder = write(request.param)
     reference = AutoModel.from_pretrained(folder).eval()
-    encoder = TransformersEncoder(EncoderOptions(model=str(folder), device="cpu"))
+    encoder = TransformersEncoder(EncoderOptions(model=str(folder), device="cpu", precision="float32"))
     yield Loaded(FAMILIES[request.param], folder, encoder, reference)
     torch.set_num_threads(threads)
 
