@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,9 @@ from product_retrieval.errors import OptionsError
 
 OptionsT = TypeVar("OptionsT")
 BOX_DRAWING = " │─╭╮╰╯"
+VERBOSE_BEGINNING = re.compile(r"^(?:Value error )?(?:Error parsing [A-Z]\w*: |Error parsing (?=--))")
+VERBOSE_END = re.compile(r" Got errors: | Argument helptext: |For full helptext")
+"""Around what the parser has to say, its own way of putting it."""
 
 
 def parse(options_type: type[OptionsT], argv: Sequence[str], *, program: str, description: str) -> OptionsT:
@@ -47,7 +51,8 @@ def _one_line(box: str) -> str:
     """Return what the parser drew in a box as one line, without its pointer to the help."""
     lines = [line.strip(BOX_DRAWING).strip() for line in box.splitlines()]
     text = " ".join(line for line in lines if line)
-    return f"{text.split('For full helptext')[0].strip().rstrip(':')}; --help lists the options"
+    said = VERBOSE_END.split(VERBOSE_BEGINNING.sub("", text))[0]
+    return f"{said.strip().rstrip(':')}; --help lists the options"
 
 
 def _spell_config_as_flags(words: Sequence[str]) -> list[str]:

@@ -40,23 +40,23 @@ def dry_run_report(planned: Planned, reader: SliceReader) -> str:
     reasons = Counter(rejection.reason for rejection in rejections_in(table))
     reused = [f"{count_earlier(table, side):,} {what}" for side, what in (("image", "pictures"), ("text", "texts"))]
     attributes = [f"{name} {plan.schema.field(name).type}" for name in plan.attribute_names]
+    files = "1 file" if plan.num_files == 1 else f"{plan.num_files:,} files"
     bad = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "none"
     sides = [name for name, there in (("pictures", plan.has_image), ("texts", plan.text_template is not None)) if there]
     num_repeated = sum(len(slice_.repeated) for slice_ in plan.slices)
     size = plan.num_products * len(sides) * dim * BYTES_PER_ELEMENT[planned.vector_type]
-    return format_table(
-        [
-            ("catalogue", f"{plan.uri}: {plan.kind}, {plan.num_files:,} files, {format_size(plan.size_bytes)}"),
-            ("products", f"{plan.num_products:,}" + (f", {num_repeated:,} with a repeated id" if num_repeated else "")),
-            ("to encode", " and ".join(sides) + (f", text {plan.text_template}" if plan.text_template else "")),
-            ("attributes", ", ".join(attributes) or "none"),
-            ("would be rejected", f"{bad} (of the first {head.num_rows:,} rows)"),
-            ("would be reused", f"{' and '.join(reused)} (of the same rows)"),
-            ("model", f"{planned.model}, {planned.fingerprint.family}, {dim} x {planned.vector_type}"),
-            ("parts", f"{len(plan.slices):,}, up to {format_size(size)} of vectors"),
-            ("written to", f"{planned.output.uri} ({state_of(planned.output)})"),
-        ]
-    )
+    rows = [
+        ("catalogue", f"{plan.uri}: {plan.kind}, {files}, {format_size(plan.size_bytes)}"),
+        ("products", f"{plan.num_products:,}" + (f", {num_repeated:,} with a repeated id" if num_repeated else "")),
+        ("to encode", " and ".join(sides) + (f", text {plan.text_template}" if plan.text_template else "")),
+        ("attributes", ", ".join(attributes) or "none"),
+        ("would be rejected", f"{bad} (of the first {head.num_rows:,} rows)"),
+        ("would be reused", f"{' and '.join(reused)} (of the same rows)" if reader.earlier is not None else ""),
+        ("model", f"{planned.model}, {planned.fingerprint.family}, {dim} x {planned.vector_type}"),
+        ("parts", f"{len(plan.slices):,}, up to {format_size(size)} of vectors"),
+        ("written to", f"{planned.output.uri} ({state_of(planned.output)})"),
+    ]
+    return format_table([(name, value) for name, value in rows if value])
 
 
 def state_of(output: Storage) -> str:
