@@ -405,7 +405,7 @@ def test_weights_in_several_files_give_the_same_vectors(tmp_path: Path, encoder:
     folder = copy_model(tmp_path / "copy")
     shard_weights(folder)
     check_model(EncoderOptions(model=str(folder)))
-    sharded = load_encoder(EncoderOptions(model=str(folder), device="cpu"))
+    sharded = load_encoder(EncoderOptions(model=str(folder), device="cpu", precision="float32"))
     assert (sharded.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)).all()
 
 
@@ -429,7 +429,7 @@ def test_code_beside_a_known_kind_of_model_is_not_run(tmp_path: Path, encoder: T
     folder = copy_model(tmp_path / "copy")
     rewrite(folder / "config.json", lambda config: config.update(auto_map={"AutoModel": "own.Own"}))
     (folder / "own.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'sprung')!r}).touch()\n")
-    loaded = load_encoder(EncoderOptions(model=str(folder), device="cpu"))
+    loaded = load_encoder(EncoderOptions(model=str(folder), device="cpu", precision="float32"))
     assert (loaded.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)).all()
     assert not (tmp_path / "sprung").exists()
 
