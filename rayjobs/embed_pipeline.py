@@ -27,7 +27,7 @@ from rayjobs.encoder_pool import EncoderPool
 READ_CPUS = 0.5
 """Logical CPUs of a reading task: not the encoder's, so that Ray Data keeps the two apart and they overlap."""
 PUBLISH_CPUS = 0.25
-CALLS_IN_ACTOR = 2
+CALLS_IN_ACTOR = 1
 """While one part is encoded, the next one's bytes arrive."""
 
 

@@ -7,7 +7,9 @@ A processor that does anything else runs itself, which is exact and slow.
 
 from __future__ import annotations
 
+import functools
 import math
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +109,8 @@ class Geometry:
 class ImagePreparer:
     """The resize and crop of a model's image processor, and the constants of its normalisation."""
 
-    processor: Any
+    packed: bytes
+    """The pickled processor: a worker that does not need it is spared the import of transformers, some seconds."""
     geometry: Geometry | None
     """None: the processor itself resizes."""
     scale: tuple[float, float, float]
@@ -148,8 +151,13 @@ class ImagePreparer:
             return
         geometry = Geometry.of(processor)
         if geometry is not None:
-            yield cls(processor, geometry, *constants)
-        yield cls(processor, None, *constants)
+            yield cls(pickle.dumps(processor), geometry, *constants)
+        yield cls(pickle.dumps(processor), None, *constants)
+
+    @property
+    def processor(self) -> Any:
+        """The model's own image processor."""
+        return _unpacked(self.packed)
 
     @property
     def min_side(self) -> int | None:
@@ -186,6 +194,11 @@ class ImagePreparer:
             if found.shape != expected.shape or (np.abs(found - expected) > 1.5 * np.abs(self.scale)).any():
                 return False
         return True
+
+
+@functools.lru_cache(maxsize=4)
+def _unpacked(packed: bytes) -> Any:
+    return pickle.loads(packed)  # our own, made by ImagePreparer
 
 
 def _processed(processor: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
