@@ -27,8 +27,6 @@ from rayjobs.encoder_pool import EncoderPool
 READ_CPUS = 0.5
 """Logical CPUs of a reading task: not the encoder's, so that Ray Data keeps the two apart and they overlap."""
 PUBLISH_CPUS = 0.25
-CALLS_IN_ACTOR = 1
-"""While one part is encoded, the next one's bytes arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +63,7 @@ def run_pipeline(
             fn_constructor_args=(encoding, pool.threads_per_actor),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                min_size=pool.min_actors, max_size=pool.max_actors, max_concurrent_calls_per_actor=CALLS_IN_ACTOR
-            ),
+            compute=ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
             num_cpus=1,
             num_gpus=pool.gpus_per_actor,
         )
