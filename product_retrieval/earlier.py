@@ -41,6 +41,12 @@ def content_key(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
 
 
+def content_keys(contents: Sequence[bytes | str | None]) -> pa.Array:
+    """Return the keys of pictures' files or of texts, fixed_size_binary[16], null where there is nothing."""
+    encoded = [each.encode() if isinstance(each, str) else each for each in contents]
+    return pa.array([None if each is None else content_key(each) for each in encoded], pa.binary(KEY_BYTES))
+
+
 @dataclass(frozen=True, slots=True)
 class KeyTable:
     """Where the vector of each key lies; 16 bytes a key, shared by the processes of a machine."""
@@ -161,7 +167,7 @@ class EarlierVectors:
         if self.references is None:
             return [None] * len(references)
         wanted = pa.array(references, pa.string())
-        locations = self.references.find(_keys_of(wanted))
+        locations = self.references.find(content_keys(references))
         types = (pa.binary(KEY_BYTES), pa.string())
         keys, theirs = self._rows(locations, ("image_key", "image_ref"), types)
         found: list[bytes | None] = _where_equal(keys, theirs, wanted).to_pylist()
@@ -193,17 +199,9 @@ def _where_equal(values: pa.Array, theirs: pa.Array, ours: pa.Array) -> pa.Array
 
 def _reference_keys(table: pa.Table) -> pa.Array:
     """Return keys of the references of a part's pictures, null where there is no vector or the picture has no file."""
-    is_there = table.column("image_vector").combine_chunks().is_valid().to_pylist()
-    references = table.column("image_ref").to_pylist()
-    named = [
-        r if is_valid and r and INSIDE_FILE not in r else None for r, is_valid in zip(references, is_there, strict=True)
-    ]
-    return _keys_of(pa.array(named, pa.string()))
-
-
-def _keys_of(texts: pa.Array) -> pa.Array:
-    keys = [None if text is None else content_key(text.encode()) for text in texts.to_pylist()]
-    return pa.array(keys, pa.binary(KEY_BYTES))
+    has_file = pc.invert(pc.match_substring(table.column("image_ref"), INSIDE_FILE))
+    is_trusted = pc.and_kleene(has_file, pc.is_valid(table.column("image_vector")))
+    return content_keys(pc.if_else(is_trusted, table.column("image_ref"), None).to_pylist())
 
 
 def _prefixes(keys: pa.Array) -> NDArray[np.uint64]:

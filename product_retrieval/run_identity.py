@@ -13,7 +13,7 @@ from product_retrieval.earlier import EarlierVectors
 from product_retrieval.embeddings import RUN, VectorType, vector_type_of
 from product_retrieval.encoders import EncoderOptions
 from product_retrieval.encoders.protocol import Fingerprint
-from product_retrieval.errors import ArtifactError, OptionsError
+from product_retrieval.errors import ArtifactError
 from product_retrieval.images import ImageLimits
 from product_retrieval.storage import Storage
 
@@ -81,23 +81,19 @@ class RunIdentity:
         if not storage.put_if_absent(RUN, self.record):
             self.check(storage)
 
-    def earlier_vectors(self, reuse: str | None, output: Storage, *, trust_references: bool) -> EarlierVectors | None:
+    def earlier_vectors(self, reuse: str | None, *, trust_references: bool) -> EarlierVectors | None:
         """Open the embeddings whose vectors are taken over.
 
         Args:
             reuse: their folder, or None.
-            output: folder of this run.
             trust_references: whether equal paths and URLs are taken for equal pictures.
 
         Raises:
-            OptionsError: it is the output itself.
             ArtifactError: there are none, or their vectors would differ from this run's.
         """
         if reuse is None:
             return None
         storage = Storage.at(reuse)
-        if storage == output:
-            raise OptionsError(f"--reuse {reuse} is the --output; a killed job goes on by itself, without --reuse")
         if not storage.exists(RUN):
             raise ArtifactError(f"--reuse {storage.uri}: no embeddings there (no {RUN})", path=storage.uri)
         differing = self._differing(storage, but=PRODUCTS)

@@ -7,7 +7,7 @@ many as its slice's. Columns that start with `__` are ours, the rest are the pro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from product_retrieval.catalog import CatalogPlan, Slice, read_slice
 from product_retrieval.catalog.rejections import Rejection, Stage
 from product_retrieval.catalog.row_pictures import KEY_BYTES
 from product_retrieval.catalog.slices import IMAGE, KNOWN_KEY, SOURCE
-from product_retrieval.earlier import EarlierVectors, Side, content_key
+from product_retrieval.earlier import EarlierVectors, Side, content_keys
 from product_retrieval.embeddings import part_name
 from product_retrieval.encoders.protocol import Preparer
 from product_retrieval.faults import fault_point
@@ -62,8 +62,8 @@ class SliceReader:
         table = sliced.table
         images, texts = table.column(IMAGE).to_pylist(), table.column("text").to_pylist()
         keys: dict[Side, pa.Array] = {
-            "image": pc.coalesce(table.column(KNOWN_KEY).combine_chunks(), _keys(images)),
-            "text": _keys([None if text is None else text.encode() for text in texts]),
+            "image": pc.coalesce(table.column(KNOWN_KEY).combine_chunks(), content_keys(images)),
+            "text": content_keys(texts),
         }
         known = {} if self.earlier is None else {side: self.earlier.find(side, keys[side]) for side in SIDES}
         is_known = known["image"].is_valid().to_pylist() if known else [False] * len(table)
@@ -127,11 +127,6 @@ class SliceReader:
         fields += [pa.field(PART, pa.int32()), pa.field(SOURCE, pa.string()), pa.field(SIDE_PX, pa.int32())]
         fields += [pa.field(PIXELS, pa.large_binary()), pa.field(REJECTION, pa.string())]
         return pa.schema(fields)
-
-
-def _keys(contents: Sequence[bytes | None]) -> pa.Array:
-    """Return the content keys of what is there, fixed_size_binary[16]."""
-    return pa.array([None if each is None else content_key(each) for each in contents], pa.binary(KEY_BYTES))
 
 
 def count_earlier(table: pa.Table, side: Side) -> int:

@@ -93,6 +93,8 @@ class EmbedOptions:
             raise ValueError(f"--max-rejected is a share from 0 to 1, not {self.max_rejected}")
         if self.trust_references and self.reuse is None:
             raise ValueError("--trust-references goes with --reuse")
+        if self.reuse is not None and Storage.at(self.reuse) == Storage.at(self.output):
+            raise ValueError(f"--reuse {self.reuse} is the --output; a killed job goes on by itself, without --reuse")
 
 
 def embed(options: EmbedOptions) -> None:
@@ -113,11 +115,15 @@ def embed(options: EmbedOptions) -> None:
         plan, fingerprint, encoder=options.encoder, limits=options.limits, vector_type=options.vector_type
     )
     identity.check(output)
+    if output.exists(MANIFEST) and not options.dry_run:
+        finished = read_manifest(output)
+        print(f"{output.uri}: already complete, {finished.num_products:,} products; nothing to do")
+        return
     reader = SliceReader(
         replace(plan, slices=()),  # a reading task travels with its own slice, not with all of them
         load_preparer(options.encoder),
         options.limits,
-        identity.earlier_vectors(options.reuse, output, trust_references=options.trust_references),
+        identity.earlier_vectors(options.reuse, trust_references=options.trust_references),
     )
     if options.dry_run:
         planned = Planned(
@@ -131,10 +137,6 @@ def embed(options: EmbedOptions) -> None:
         return
     output.check_atomic()
     identity.claim(output)
-    if output.exists(MANIFEST):
-        finished = read_manifest(output)
-        print(f"{output.uri}: already complete, {finished.num_products:,} products; nothing to do")
-        return
     todo = slices_to_do(plan, output)
     published: dict[str, Part] = {}
     if todo:
