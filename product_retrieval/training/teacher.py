@@ -102,7 +102,7 @@ def embed_texts(texts: Sequence[str], *, name: str, cache: Path) -> Teacher:
     if file.exists():
         vectors = np.load(file)["vectors"].astype(np.float32)
     else:
-        vectors = _mean_pooled(texts, teacher_folder(name))
+        vectors = mean_pooled(texts, teacher_folder(name))
         cache.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial.npz")
         np.savez(partial, vectors=vectors.astype(np.float16))
@@ -131,7 +131,16 @@ def common_words(name: str, colors: Sequence[str], *, seed: int) -> list[str]:
     return list(dict.fromkeys([*words, *colored]))
 
 
-def _mean_pooled(texts: Sequence[str], folder: Path) -> NDArray[np.float32]:
+def mean_pooled(texts: Sequence[str], folder: Path) -> NDArray[np.float32]:
+    """Embed texts with a sentence model as the mean of its last layer.
+
+    Args:
+        texts: N texts.
+        folder: the model in Hugging Face form.
+
+    Returns:
+        float32 [N, E], L2-normalised.
+    """
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -65,7 +65,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence model of the right form whose weights are random."""
     folder = tmp_path_factory.mktemp("teacher")
-    words = ["[PAD]", "[UNK]", "circle", "square", "shapes", *COLORS]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "circle", "square", "shapes", *COLORS]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     tokenizer = Tokenizer(models.WordLevel({word: row for row, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -148,12 +148,39 @@ def test_two_workers_train_one_model(catalog: Path, teacher: Path, tmp_path: Pat
     assert np.isfinite(vector.detach().float().numpy()).all()
 
 
+@pytest.mark.distributed
+def test_a_text_tower_that_had_lessons_is_trained_on_and_exported(catalog: Path, teacher: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("red square\nblack circle\n", encoding="utf-8")
+    flags = ("--text-lessons", "3", "--texts", str(texts), "--num-steps", "2")
+    arguments = command(catalog, teacher, tmp_path / "out", *flags)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("lesson number=") == 2
+    again = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "lesson number=" not in again.stderr, "lessons of a finished run were given again"
+
+    folder = tmp_path / "out" / "model"
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    assert model.config.text_config.model_type == "bert"
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        ["<b>RED circle</b>", "red circle", "red square"], return_tensors="pt"
+    )
+    vectors = model.get_text_features(**tokens).pooler_output
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.equal(vectors[0], vectors[2])
+    assert "cut out of all-MiniLM" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "says"),
     [
         (["--batch-size", "15", "--num-workers", "2"], 2, "not a multiple"),
         (["--share", "household"], 2, "expected SOURCE=NUMBER"),
         (["--teacher", "no_such_teacher"], 5, "no such folder or package"),
+        (["--text-lessons", "-1"], 2, "text-lessons must be at least 0"),
+        (["--texts", "no_such_texts.txt"], 3, "no_such_texts.txt: cannot be read"),
     ],
 )
 def test_wrong_options_end_in_one_line(

@@ -6,6 +6,7 @@ The tokenizer has a token for each byte, so every text can be tokenised and leng
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from product_retrieval.encoders import EncoderOptions, check_model
 from product_retrieval.encoders.preparing import ImagePreparer
 from product_retrieval.encoders.protocol import load_preparer
 from product_retrieval.encoders.transformers import TransformersEncoder
+from product_retrieval.errors import EncoderError
 from product_retrieval.images import decode
 
 SIDE = 32
@@ -313,3 +315,19 @@ def test_reduced_jpeg_is_prepared_to_nearly_the_processors_bytes(family: Loaded,
 def test_check_passes_and_dimension_is_that_of_the_vectors(family: Loaded) -> None:
     check_model(EncoderOptions(model=str(family.folder)))
     assert family.encoder.fingerprint.dim == family.made.dim
+
+
+def test_image_processor_of_another_size_is_found_before_weights_are_read_and_when_they_are(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "clip", "clip")
+    config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    config |= {"size": {"shortest_edge": 50}, "crop_size": {"height": 50, "width": 50}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(config), encoding="utf-8")
+    for load in (check_model, TransformersEncoder):
+        with pytest.raises(EncoderError, match="50"):
+            load(EncoderOptions(model=str(folder), device="cpu"))
+
+
+def test_end_token_that_the_tokenizer_does_not_write_is_found_when_loaded(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "clip", "clip", eos_token_id=298)
+    with pytest.raises(EncoderError, match=r"gives every text the same vector: the end token of its config\.json"):
+        TransformersEncoder(EncoderOptions(model=str(folder), device="cpu"))

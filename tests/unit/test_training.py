@@ -19,7 +19,8 @@ from product_retrieval.training.loop import rate
 from product_retrieval.training.losses import Pictured, contrastive_loss, gathered, imitation_loss, matches
 from product_retrieval.training.noise import damaged, in_markup, truncated, with_code, with_typos
 from product_retrieval.training.pictures import as_input
-from product_retrieval.training.towers import TowerShape, build_towers, export_folder, train_tokenizer
+from product_retrieval.training.tokenization import train_tokenizer
+from product_retrieval.training.towers import TowerShape, build_towers, export_folder
 
 SOFA = Depicted(
     title="Red corner sofa",
