@@ -59,8 +59,8 @@ def main() -> None:
         for repeat in range(options.repeats):
             outputs = {}
             for count in (options.small, options.large):
-                for system in taking_part:
-                    outputs[system.name] = folder / f"out-{repeat}-{count}-{len(outputs)}-{os.getpid()}"
+                for number, system in enumerate(taking_part):
+                    outputs[system.name] = folder / f"out-{repeat}-{count}-{number}"
                     task = Task(layouts[count], model, outputs[system.name])
                     usage = run(system, task, folder)
                     runs[system.name, count].append(usage)

@@ -22,6 +22,9 @@ RAISED = re.compile(r"^(?:\w+\.)*(\w+(?:Error|Exception)): (.*)$", re.MULTILINE)
 HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^:/]+):(?P<port>\d+)")
 REACHABLE_TIMEOUT_S = 10.0
 ERROR_NUMBER = re.compile(r"\[Errno (\d+)\] (.*)")
+KEEP_IDLE_WORKERS_MS = 600_000
+"""Ray ends a worker that idled for a second where there are more of them than cores. A pipeline of three steps has more
+on a small machine, and a new worker imports for a second of CPU what the old one had in memory."""
 MIN_LOCAL_CPUS = 2
 """Logical CPUs of a private cluster: an encoder actor and the tasks beside it each need a place."""
 
@@ -64,6 +67,7 @@ def _connect(ray: Any, address: str | None) -> None:
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, MIN_LOCAL_CPUS),
                 include_dashboard=False,
+                _system_config={"idle_worker_killing_time_threshold_ms": KEEP_IDLE_WORKERS_MS},
                 logging_level=logging.ERROR,
                 log_to_driver=is_debug,
             )

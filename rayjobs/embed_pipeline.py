@@ -27,6 +27,8 @@ from rayjobs.encoder_pool import EncoderPool
 READ_CPUS = 0.5
 """Logical CPUs of a reading task: not the encoder's, so that Ray Data keeps the two apart and they overlap."""
 PUBLISH_CPUS = 0.25
+PARTS_AT_A_GPU = 2
+"""While one is encoded, the next is fetched and the last handed on; on a CPU there are as many as threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,15 @@ def run_pipeline(
         sliced.map_batches(ReadStep(reader), batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
         .map_batches(
             EncodeStep,
-            fn_constructor_args=(encoding, pool.threads_per_actor),
+            fn_constructor_args=(encoding, pool.threads_per_actor is not None),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
+            compute=ActorPoolStrategy(
+                min_size=pool.min_actors,
+                max_size=pool.max_actors,
+                max_concurrent_calls_per_actor=pool.threads_per_actor or PARTS_AT_A_GPU,
+                enable_true_multi_threading=pool.threads_per_actor is not None,
+            ),
             num_cpus=1,
             num_gpus=pool.gpus_per_actor,
         )
@@ -86,15 +93,19 @@ class ReadStep:
 
 
 class EncodeStep:
-    """An actor that holds the model."""
+    """An actor that holds the model; on a CPU, each of its threads encodes a part of its own.
 
-    def __init__(self, encoding: Encoding, num_threads: int | None) -> None:
+    Threads that share a batch wait for the slowest of them at every layer, so that a reader on one of two cores halves
+    the speed of both; and a vector's last bits depend on their number.
+    """
+
+    def __init__(self, encoding: Encoding, is_on_cpu: bool) -> None:
         """Load the model."""
         self._encoder = load_encoder(encoding.options)
         self._batch_size = encoding.options.batch_size
         self._vector_type = encoding.vector_type
-        if num_threads is not None:
-            self._encoder.limit_threads(num_threads)
+        if is_on_cpu:
+            self._encoder.limit_threads(1)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Encode the rows of a part."""

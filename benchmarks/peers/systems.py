@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.peers.products import Layouts
 
 BATCH_SIZE = 64
-ROWS_PER_PART = 128
+ROWS_PER_PART = 64
 """Two batches: a run of a few hundred products shall have parts to overlap, as one of millions has by default."""
 VectorsById = dict[str, NDArray[np.float32]]
 
@@ -53,13 +53,13 @@ def systems(clip_retrieval: Path) -> list[System]:
         System("Ray's pattern, pictures", _ray_pattern, _vectors_of_ray_pattern),
         System("clip-retrieval, pictures", lambda task: _files(clip_retrieval, task), _vectors_of_clip_retrieval),
         System(
-            "product_retrieval, pairs, bfloat16",
-            lambda task: [*_ours(task, task.layouts.pairs), "--encoder.precision", "bfloat16"],
+            "product_retrieval, pairs, float32",
+            lambda task: [*_ours(task, task.layouts.pairs), "--encoder.precision", "float32"],
             _vectors_of_ours,
         ),
         System(
-            "product_retrieval, pictures, bfloat16",
-            lambda task: [*_ours(task, task.layouts.images), "--encoder.precision", "bfloat16"],
+            "product_retrieval, pictures, float32",
+            lambda task: [*_ours(task, task.layouts.images), "--encoder.precision", "float32"],
             _vectors_of_ours,
         ),
     ]
