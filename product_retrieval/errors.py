@@ -45,5 +45,16 @@ class EncoderError(RetrievalError):
     exit_code = 5
 
 
+class QueryError(RetrievalError):
+    """A query cannot be answered as it was asked; the index is fine."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        """Say what is wrong with which part of the query, such as `filter.and[1].range`."""
+        super().__init__(message)
+        self.field = field
+
+
 class ClusterError(RetrievalError):
     """Ray cannot be started or reached, or cannot schedule the plan."""

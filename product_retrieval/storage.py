@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import posixpath
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -87,6 +88,17 @@ class Storage:
             return sorted(posixpath.basename(e["name"]) for e in entries if e["type"] == "file")
         return []
 
+    def files_below(self, folder: str) -> list[tuple[str, int, float]]:
+        """Return name, size in bytes and time of last change, in seconds since 1970, of all files below a folder."""
+        file_system = self._file_system()
+        root = file_system._strip_protocol(self.uri).rstrip("/")
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path, entry in file_system.find(self.path(folder), detail=True).items():
+                changed = entry.get("mtime") or entry["LastModified"].timestamp()
+                found.append((path.removeprefix(f"{root}/"), int(entry["size"]), float(changed)))
+        return sorted(found)
+
     def read(self, name: str) -> bytes:
         """Return the bytes of a file.
 
@@ -158,14 +170,31 @@ class Storage:
             fault_point(f"published {name}")
             return is_ours
         with self._temporary(name, data) as temporary:
+            return self._link(name, temporary)
+
+    @contextlib.contextmanager
+    def new_file(self, name: str) -> Iterator[Path]:
+        """Yield a local path to write a file at that is too large for memory; published as by put_if_absent at the end.
+
+        Nothing is published when the block raises, or when somebody else has taken the name.
+
+        Raises:
+            ArtifactError: the file system refuses (rights, no such bucket).
+            OSError: the disk is full.
+        """
+        if self.is_local:
+            with self._temporary(name, b"") as temporary:
+                yield Path(temporary)
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
+                self._link(name, temporary)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / posixpath.basename(name)
+            yield path
             fault_point(f"staged {name}")
-            try:
-                os.link(temporary, self.path(name))
-            except FileExistsError:
-                return False
+            self._put_object_if_absent(name, path)
             fault_point(f"published {name}")
-        _sync_folder(os.path.dirname(self.path(name)))
-        return True
 
     def check_atomic(self) -> None:
         """Check that the store refuses a name that is taken; without that, two writers would overwrite one another.
@@ -245,6 +274,16 @@ class Storage:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def _link(self, name: str, temporary: str) -> bool:
+        fault_point(f"staged {name}")
+        try:
+            os.link(temporary, self.path(name))
+        except FileExistsError:
+            return False
+        fault_point(f"published {name}")
+        _sync_folder(os.path.dirname(self.path(name)))
+        return True
+
     def _file_system(self) -> AbstractFileSystem:
         import fsspec
 
@@ -254,10 +293,13 @@ class Storage:
         except (ValueError, ImportError) as error:
             raise OptionsError(f"{self.uri}: {_reason(error)}") from error
 
-    def _put_object_if_absent(self, name: str, data: bytes) -> bool:
+    def _put_object_if_absent(self, name: str, data: bytes | Path) -> bool:
         path = self.path(name)
         try:
-            self._file_system().pipe_file(path, data, mode="create")
+            if isinstance(data, Path):
+                self._file_system().put_file(str(data), path, mode="create")
+            else:
+                self._file_system().pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
         except OSError as error:

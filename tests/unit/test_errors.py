@@ -15,6 +15,7 @@ from product_retrieval.errors import (
     ClusterError,
     EncoderError,
     OptionsError,
+    QueryError,
     RetrievalError,
 )
 
@@ -27,7 +28,7 @@ def all_below(error: type[RetrievalError]) -> Iterator[type[RetrievalError]]:
 
 
 def test_every_error_is_in_this_list() -> None:
-    known = {RetrievalError, OptionsError, CatalogError, ArtifactError, EncoderError, ClusterError}
+    known = {RetrievalError, OptionsError, CatalogError, ArtifactError, EncoderError, QueryError, ClusterError}
     assert set(all_below(RetrievalError)) == known
 
 
@@ -47,6 +48,11 @@ def test_path_of_an_error_survives_pickle(error: type[CatalogError] | type[Artif
     assert copy.copy(error("broken", path="shop/a.csv")).path == "shop/a.csv"
 
 
+def test_field_of_a_query_error_survives_pickle() -> None:
+    again = pickle.loads(pickle.dumps(QueryError("k is from 1 to 1000, not 0", field="k")))
+    assert (str(again), again.field) == ("k is from 1 to 1000, not 0", "k")
+
+
 def test_reason_of_an_unreadable_image_survives_pickle() -> None:
     again = pickle.loads(pickle.dumps(UnreadableImageError("image_not_found", "a.png")))
     assert (again.reason, again.detail) == ("image_not_found", "a.png")
@@ -60,5 +66,6 @@ def test_exit_codes_are_these() -> None:
         "CatalogError": 3,
         "ArtifactError": 4,
         "EncoderError": 5,
+        "QueryError": 2,
         "ClusterError": 1,
     }

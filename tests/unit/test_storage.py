@@ -79,6 +79,29 @@ def test_nothing_half_written_is_left_behind(tmp_path: Path) -> None:
     assert storage.names("data") == ["a", "a.lock"]
 
 
+def test_new_file_is_published_once_and_whole(tmp_path: Path) -> None:
+    storage = Storage.at(tmp_path)
+    for content in (b"first", b"second"):
+        with storage.new_file("shard/image.faiss") as path:
+            path.write_bytes(content)
+            assert storage.exists("shard/image.faiss") == (content == b"second")
+    assert storage.read("shard/image.faiss") == b"first"
+    with pytest.raises(ValueError, match="broken"), storage.new_file("other") as path:
+        raise ValueError("broken")
+    assert not storage.exists("other")
+    assert not list((tmp_path / ".staging").iterdir())
+
+
+def test_files_below_a_folder_have_names_sizes_and_times(tmp_path: Path) -> None:
+    storage = Storage.at(tmp_path)
+    assert storage.files_below("builds") == []
+    for name in ("builds/a/one", "builds/b/c/two", "versions/three"):
+        storage.put_if_absent(name, b"12345")
+    found = storage.files_below("builds")
+    assert [(name, size) for name, size, _ in found] == [("builds/a/one", 5), ("builds/b/c/two", 5)]
+    assert all(changed > 1.6e9 for _, _, changed in found)
+
+
 def test_put_where_the_parent_is_a_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(ArtifactError, match="taken/part: cannot write there"):
