@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,14 @@ import ray
 from numpy.typing import NDArray
 
 from eval.queries import QuerySet, Relevance, own_queries, photo_queries, relevance, select_rows
-from eval.ranks import Counts, count_on_cluster
+from eval.ranks import BLOCK_ROWS, Counts, best_right_scores, count_on_cluster
 from eval.report import render_report
 from eval.results import DirectionResult, summarize
 from product_retrieval.command import LogLevel, run
 from product_retrieval.encoders import EncoderOptions, load_encoder
 from product_retrieval.errors import ArtifactError
 from product_retrieval.index import IndexManifest, ProductIndex, open_index
-from product_retrieval.index.spec import SIDES
+from product_retrieval.index.spec import SIDES, Side
 from product_retrieval.progress import format_duration
 from product_retrieval.session import ray_session
 from product_retrieval.storage import Storage
@@ -116,8 +117,8 @@ def measure_all(
     Raises:
         ArtifactError: there is no direction.
     """
-    rows = sample_rows(select_rows(index.products, options.where), options)
-    right = relevance(index.products, rows)
+    rows = sample_rows(select_rows(index, options.where), options)
+    right = relevance(index, rows)
     query_sets = [own_queries(index, side, rows) for side in SIDES if side in index.sides]
     if options.photos is not None:
         encoder = load_encoder(EncoderOptions(model=manifest.model))
@@ -144,20 +145,21 @@ def sample_rows(rows: NDArray[np.int64], options: EvaluateOptions) -> NDArray[np
 
 
 def measure(
-    index: ProductIndex, queries: QuerySet, side: str, right: Relevance, options: EvaluateOptions
+    index: ProductIndex, queries: QuerySet, side: Side, right: Relevance, options: EvaluateOptions
 ) -> tuple[list[DirectionResult], pa.Table]:
     """Count ranks for one direction; return its numbers, and a row a query."""
-    gallery = index.sides[side].vectors  # type: ignore[index]
-    num_products = int(sum(gallery[i : i + 65_536].any(axis=1).sum() for i in range(0, len(gallery), 65_536)))
+    num_products = int(sum(block.any(axis=1).sum() for _, block in index.blocks(side, BLOCK_ROWS)))
     name = f"{queries.name} -> {side}"
-    clusters = [str(c) for c in cluster_names(index.products, queries.rows)]
+    clusters = [str(c) for c in cluster_names(index, queries.rows)]
     results, columns = [], {}
     for relevant, members in (("product", right.product), ("group", right.group)):
         if members is None:
             continue
-        correct = [present(gallery, members[int(row)]) for row in queries.rows]
+        correct = [present(index, members[int(row)], side) for row in queries.rows]
         answerable = [position for position, rows in enumerate(correct) if len(rows)]
-        counts = count_on_cluster(queries.vectors[answerable], gallery, [correct[i] for i in answerable])
+        asked, relevant_rows = queries.vectors[answerable], [correct[i] for i in answerable]
+        best = best_right_scores(asked, partial(index.vectors_of, side=side), relevant_rows)
+        counts = count_on_cluster(asked, best, relevant_rows, index.blocks(side, BLOCK_ROWS))
         counts = with_unanswerable(counts, answerable, len(queries.rows), num_products)
         num_relevant = np.array([max(len(rows), 1) for rows in correct])
         results.append(
@@ -178,16 +180,16 @@ def measure(
     table = pa.table(
         {
             "direction": [name] * len(queries.rows),
-            "product_id": index.products.column("product_id").take(pa.array(queries.rows)),
+            "product_id": index.column("product_id").take(pa.array(queries.rows)),
             **columns,
         }
     )
     return results, table
 
 
-def present(gallery: NDArray[np.float16], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rows that have a vector."""
-    return rows[gallery[rows].any(axis=1)]
+def present(index: ProductIndex, rows: NDArray[np.int64], side: Side) -> NDArray[np.int64]:
+    """Return the rows that have a vector of a side."""
+    return rows[index.vectors_of(rows, side).any(axis=1)]
 
 
 def with_unanswerable(counts: Counts, answerable: list[int], num_queries: int, num_products: int) -> Counts:
@@ -198,11 +200,11 @@ def with_unanswerable(counts: Counts, answerable: list[int], num_queries: int, n
     return Counts(greater, equal)
 
 
-def cluster_names(products: pa.Table, rows: NDArray[np.int64]) -> list[str]:
+def cluster_names(index: ProductIndex, rows: NDArray[np.int64]) -> list[str]:
     """Return what is resampled together: the group of each query's product, or the product itself."""
-    column = "group_id" if "group_id" in products.column_names else "product_id"
-    groups = products.column(column).take(pa.array(rows)).to_pylist()
-    ids = products.column("product_id").take(pa.array(rows)).to_pylist()
+    column = "group_id" if "group_id" in index.column_names else "product_id"
+    groups = index.column(column).take(pa.array(rows)).to_pylist()
+    ids = index.column("product_id").take(pa.array(rows)).to_pylist()
     return [group or own for group, own in zip(groups, ids, strict=True)]
 
 

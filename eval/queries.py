@@ -46,23 +46,24 @@ class Relevance:
     """Everything with its group_id; None where the catalogue has no groups."""
 
 
-def select_rows(products: pa.Table, where: str | None) -> NDArray[np.int64]:
-    """Return the rows that a condition such as `split=heldout` names; all without one.
+def select_rows(index: ProductIndex, where: str | None) -> NDArray[np.int64]:
+    """Return the rows of products that a condition such as `split=heldout` names; all without one.
 
     Raises:
         OptionsError: it is no condition, names no column, or no product meets it.
     """
     if where is None:
-        return np.arange(len(products), dtype=np.int64)
+        return np.flatnonzero(index.listed)
     found = CONDITION.fullmatch(where)
     if found is None:
         raise OptionsError(f"--where {where}: a condition is COLUMN=VALUE or COLUMN!=VALUE")
     column, sign, value = found.groups()
-    if column not in products.column_names:
-        raise OptionsError(f"--where {where}: no column {column!r}; the index has {', '.join(products.column_names)}")
-    values = products.column(column).to_pylist()
+    if column not in index.column_names:
+        raise OptionsError(f"--where {where}: no column {column!r}; the index has {', '.join(index.column_names)}")
+    values = index.column(column).to_pylist()
     compare = COMPARISONS[sign]
     rows = np.array([row for row, v in enumerate(values) if v is not None and compare(str(v), value)], np.int64)
+    rows = rows[index.listed[rows]]
     if not len(rows):
         raise OptionsError(f"--where {where}: no product meets it")
     return rows
@@ -70,7 +71,7 @@ def select_rows(products: pa.Table, where: str | None) -> NDArray[np.int64]:
 
 def own_queries(index: ProductIndex, side: Side, rows: NDArray[np.int64]) -> QuerySet:
     """Return the products' own stored vectors of a side as queries; products without that side ask nothing."""
-    stored = index.sides[side].vectors[rows].astype(np.float32)
+    stored = index.vectors_of(rows, side)
     present = stored.any(axis=1)
     vectors = stored[present]
     return QuerySet(side, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), rows[present])
@@ -111,21 +112,23 @@ def photo_queries(path: Path, index: ProductIndex, encoder: Encoder, rows: NDArr
     return QuerySet("photo", np.concatenate(vectors), np.array(asked, np.int64))
 
 
-def relevance(products: pa.Table, rows: NDArray[np.int64]) -> Relevance:
+def relevance(index: ProductIndex, rows: NDArray[np.int64]) -> Relevance:
     """Return what counts as right: other listings by `duplicate_of`, and whole groups by `group_id`."""
-    ids = products.column("product_id").to_pylist()
+    ids = index.column("product_id").to_pylist()
     listings = ids
-    if "duplicate_of" in products.column_names:
-        originals = products.column("duplicate_of").to_pylist()
+    if "duplicate_of" in index.column_names:
+        originals = index.column("duplicate_of").to_pylist()
         listings = [original or own for original, own in zip(originals, ids, strict=True)]
-    groups = products.column("group_id").to_pylist() if "group_id" in products.column_names else None
-    return Relevance(_same(listings, rows), None if groups is None else _same(groups, rows))
+    groups = index.column("group_id").to_pylist() if "group_id" in index.column_names else None
+    listed = np.flatnonzero(index.listed)
+    return Relevance(_same(listings, listed, rows), None if groups is None else _same(groups, listed, rows))
 
 
-def _same(keys: list[Any], rows: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Return for each row all rows with its key; a missing key is equal to nothing but itself."""
+def _same(keys: list[Any], listed: NDArray[np.int64], rows: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Return for each row all listed rows with its key; a missing key is equal to nothing but itself."""
     members: dict[Any, list[int]] = {}
-    for row, key in enumerate(keys):
+    for row in listed.tolist():
+        key = keys[row]
         members.setdefault(("row", row) if key is None else key, []).append(row)
     return {
         int(row): np.array(members[("row", int(row)) if keys[row] is None else keys[row]], np.int64) for row in rows

@@ -7,6 +7,7 @@ queries, N of products, D the dimension.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,18 +32,19 @@ class Counts:
 
 
 def best_right_scores(
-    queries: NDArray[np.float32], gallery: NDArray[np.float16], relevant: list[NDArray[np.int64]]
+    queries: NDArray[np.float32],
+    vectors_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    relevant: list[NDArray[np.int64]],
 ) -> NDArray[np.float32]:
     """Return the score of each query's best right product, float32 [Q].
 
     Args:
         queries: float32 [Q, D].
-        gallery: float16 [N, D].
+        vectors_of: returns the gallery's vectors of some rows, float32 [len(rows), D].
         relevant: Q non-empty arrays of rows.
     """
     return np.array(
-        [(gallery[rows].astype(np.float32) @ query).max() for query, rows in zip(queries, relevant, strict=True)],
-        np.float32,
+        [(vectors_of(rows) @ query).max() for query, rows in zip(queries, relevant, strict=True)], np.float32
     )
 
 
@@ -83,29 +85,24 @@ def count_block(
 
 def count_on_cluster(
     queries: NDArray[np.float32],
-    gallery: NDArray[np.float16],
+    best: NDArray[np.float32],
     relevant: list[NDArray[np.int64]],
+    blocks: Iterable[tuple[int, NDArray[np.float16]]],
     exclude: list[NDArray[np.int64]] | None = None,
-    *,
-    block_rows: int = BLOCK_ROWS,
 ) -> Counts:
     """Count over the whole gallery, one Ray task a block.
 
     Args:
         queries: float32 [Q, D], unit length.
-        gallery: float16 [N, D].
+        best: float32 [Q] from best_right_scores.
         relevant: Q non-empty arrays of right rows.
+        blocks: the gallery, as the first row and the vectors float16 [up to BLOCK_ROWS, D] of each block.
         exclude: Q arrays of rows that do not count, such as the query's own product; None excludes nothing.
-        block_rows: products in a block.
     """
     exclude = exclude or [np.empty(0, np.int64)] * len(queries)
-    best = best_right_scores(queries, gallery, relevant)
     shared = [ray.put(value) for value in (queries, best, relevant)]
     excluded = ray.put(exclude)
-    tasks = [
-        _count_task.remote(*shared, np.asarray(gallery[first : first + block_rows]), first, excluded)
-        for first in range(0, len(gallery), block_rows)
-    ]
+    tasks = [_count_task.remote(*shared, np.asarray(block), first, excluded) for first, block in blocks]
     counts = ray.get(tasks)
     return Counts(sum(c.num_greater for c in counts), sum(c.num_equal for c in counts))
 

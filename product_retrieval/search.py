@@ -2,7 +2,8 @@
 
     python -m product_retrieval.search --index out/demo/index "blue sofa"
     python -m product_retrieval.search --index out/demo/index --image photo.jpg --sheet hits.png
-    python -m product_retrieval.search --index out/demo/index --id hh-0001 --json
+    python -m product_retrieval.search --index out/demo/index --id hh-0001 --collapse group_id --json
+    python -m product_retrieval.search --index out/demo/index "chair" --filter '{"field": "color", "equals": "red"}'
 
 Exit codes: 0 done, 2 options, 4 artefact, 5 encoder, 1 anything else.
 """
@@ -13,25 +14,31 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from product_retrieval.command import LogLevel, run
 from product_retrieval.encoders import Encoder, EncoderOptions, load_encoder
 from product_retrieval.encoders.protocol import Device, fingerprint_of
 from product_retrieval.errors import EncoderError, OptionsError
+from product_retrieval.hits import describe_hits, format_hits, hit_record, tiles
 from product_retrieval.images import decode
-from product_retrieval.index import IndexManifest, ProductIndex, Side, open_index
-from product_retrieval.pictures import Tile, load_picture, write_sheet
+from product_retrieval.index import IndexManifest
+from product_retrieval.pictures import write_sheet
+from product_retrieval.querying import (
+    Against,
+    Part,
+    ProductPart,
+    Query,
+    VectorPart,
+    open_search,
+    parse_filter_text,
+)
+from product_retrieval.querying.query import MAX_K
 from product_retrieval.storage import Storage
 
 PROGRAM = "python -m product_retrieval.search"
-TITLE_COLUMNS = ("title", "name", "text")
-"""The first of these that the catalogue has is what the table shows."""
-MAX_K = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +55,18 @@ class SearchOptions:
     """Product to find more like."""
     k: int = 10
     """Hits wanted."""
-    against: Side = "image"
-    """Whether products are compared by their picture or by their text."""
+    against: Against = "image"
+    """Whether products are compared by their picture, by their text, or by both, fused by rank."""
+    filter: str | None = None
+    """Which products may be hits, as JSON: {"field": "color", "equals": "red"}; see docs/search.md."""
+    collapse: str | None = None
+    """Column that products of one group share, such as group_id; of each group the best is shown."""
+    min_score: float | None = None
+    """Least cosine similarity of a hit."""
+    recall: float | None = None
+    """Search as hard as was measured to reach this recall@10; default: what the index was built for."""
+    exact: bool = False
+    """Compare with every product."""
     version: int | None = None
     """Version of the index; default: the current one."""
     model: str | None = None
@@ -75,44 +92,44 @@ class SearchOptions:
             raise ValueError(f"--sheet {self.sheet}: a contact sheet is a .png or a .html file")
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One product found."""
-
-    rank: int
-    score: float
-    product_id: str
-    title: str
-    product: dict[str, Any]
-
-
 def search(options: SearchOptions) -> None:
     """Search and print; see the module's text."""
-    index, manifest = open_index(Storage.at(options.index), options.version)
-    query, kind = encode_query(options, index, manifest)
-    hits = find(index, query, k=options.k, against=options.against, kind=kind, without=options.id)
+    allowed = None if options.filter is None else parse_filter_text(options.filter)
+    opened, manifest = open_search(Storage.at(options.index), options.version)
+    if allowed is not None:
+        opened.masks.mask(allowed)  # a wrong field is said before a model is loaded for nothing
+    query = Query(
+        parts=(query_part(options, manifest),),
+        against=options.against,
+        k=options.k,
+        filter=allowed,
+        min_score=options.min_score,
+        collapse=options.collapse,
+        recall=options.recall,
+        exact=options.exact,
+    )
+    answer = opened.ask(query)
+    hits = describe_hits(opened.index, answer)
     if options.json:
         print(json.dumps([hit_record(hit) for hit in hits], indent=1, ensure_ascii=False))
     else:
-        print(format_hits(hits, index.version))
+        print(format_hits(hits, answer))
     if options.sheet:
         write_sheet(options.sheet, describe_query(options), tiles(hits, manifest))
 
 
-def encode_query(
-    options: SearchOptions, index: ProductIndex, manifest: IndexManifest
-) -> tuple[NDArray[np.float32], Side]:
-    """Return the query's vector, float32 [D], and what it was made from.
+def query_part(options: SearchOptions, manifest: IndexManifest) -> Part:
+    """Return what is looked for; a text or a picture is encoded.
 
     Raises:
-        OptionsError: no such product or picture.
+        OptionsError: there is no such picture.
         EncoderError: the model is not the one that the index was made with.
     """
     if options.id is not None:
-        return stored_vector(index, options.id, options.against), options.against
+        return ProductPart(product_id=options.id)
     encoder = open_encoder(manifest, options.model, options.device)
     if options.text is not None:
-        return encoder.encode_texts([options.text])[0], "text"
+        return VectorPart(vector=encoder.encode_texts([options.text])[0], made_from="text")
     path = Path(str(options.image))
     try:
         decoded = decode(path.read_bytes(), min_side=encoder.min_side)
@@ -120,22 +137,8 @@ def encode_query(
         raise OptionsError(f"--image {path}: {error.strerror}") from error
     if decoded.pixels is None:
         raise OptionsError(f"--image {path}: {decoded.reason} {decoded.detail}".rstrip())
-    return encoder.encode_images(encoder.prepare_image(decoded.pixels, decoded.box)[None])[0], "image"
-
-
-def stored_vector(index: ProductIndex, product_id: str, side: Side) -> NDArray[np.float32]:
-    """Return a product's own vector, float32 [D].
-
-    Raises:
-        OptionsError: there is no such product, or it has no such side.
-    """
-    row = index.row_of(product_id)
-    if row is None:
-        raise OptionsError(f"--id {product_id}: no such product in this index")
-    vector = index.vector(row, side)
-    if vector is None:
-        raise OptionsError(f"--id {product_id}: this product has no {side}; try the other --against")
-    return vector
+    prepared = encoder.prepare_image(decoded.pixels, decoded.box)
+    return VectorPart(vector=encoder.encode_images(prepared[None])[0], made_from="image")
 
 
 def open_encoder(manifest: IndexManifest, model: str | None, device: Device = "auto") -> Encoder:
@@ -151,61 +154,6 @@ def open_encoder(manifest: IndexManifest, model: str | None, device: Device = "a
             "preprocessing, so scores would mean nothing; name the right one with --model"
         )
     return load_encoder(options)
-
-
-def find(
-    index: ProductIndex,
-    query: NDArray[np.float32],
-    *,
-    k: int,
-    against: Side,
-    kind: Side,
-    without: str | None = None,
-) -> list[Hit]:
-    """Return the hits of one query, best first, leaving out a product that is the query itself."""
-    if against not in index.sides:
-        raise OptionsError(f"this index has no {against} side; it has {' and '.join(index.sides)}")
-    found = index.search(query[None], against=against, k=k + (without is not None), query_kind=kind)
-    rows = [int(row) for row in found.rows[0] if row >= 0]
-    hits: list[Hit] = []
-    for score, product in zip(found.scores[0], index.describe(rows), strict=False):
-        if product["product_id"] != without and len(hits) < k:
-            title = next((str(product[c]) for c in TITLE_COLUMNS if product.get(c)), "")
-            hits.append(Hit(len(hits) + 1, float(score), product["product_id"], title, product))
-    return hits
-
-
-def format_hits(hits: list[Hit], version: int) -> str:
-    """Return the hits as a table for a terminal."""
-    width = max([len(hit.product_id) for hit in hits] + [2])
-    lines = [f"{'#':>3}  {'score':>6}  {'id':<{width}}  title"]
-    lines += [f"{hit.rank:>3}  {hit.score:>6.3f}  {hit.product_id:<{width}}  {printable(hit.title)}" for hit in hits]
-    return "\n".join([*lines, f"cosine similarity; index version {version}"])
-
-
-def printable(text: str) -> str:
-    """Return text without control characters, which could rewrite a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
-def hit_record(hit: Hit) -> dict[str, Any]:
-    """Return a hit for JSON; values that JSON has no type for become text."""
-    product = json.loads(json.dumps(hit.product, default=str))
-    return {"rank": hit.rank, "score": round(hit.score, 6), "product_id": hit.product_id, "product": product}
-
-
-def tiles(hits: list[Hit], manifest: IndexManifest) -> list[Tile]:
-    """Return the hits with their pictures."""
-    catalog = manifest.catalog
-    root, column = catalog["image_root"], catalog["image_column"]
-    return [
-        Tile(
-            load_picture(root, hit.product.get("image_ref"), image_column=column, catalog_root=catalog.get("root")),
-            hit.title,
-            f"{hit.rank}.  {hit.score:.3f}  {hit.product_id}",
-        )
-        for hit in hits
-    ]
 
 
 def describe_query(options: SearchOptions) -> str:

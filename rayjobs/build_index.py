@@ -1,11 +1,12 @@
 """Build a search index from embeddings: trained once, filled by many workers, merged, calibrated, published.
 
     python -m rayjobs.build_index --embeddings out/embeddings --output out/index
+    python -m rayjobs.build_index --embeddings out/tuesday --output out/index --update
     ray job submit --working-dir . -- python -m rayjobs.build_index --config cluster/options/build_index.yaml
 
-Reads the parts that the embeddings' manifest names. Writes an immutable version below --output (a FAISS index and the
-float16 vectors of each side, the products, a manifest) and moves the alias current.json to it. A job that was killed
-is finished by running it again; one that was finished finds its version and does nothing.
+Reads the parts that the embeddings' manifest names. Writes an immutable version below --output (shards, each
+with a FAISS index and float16 vectors of each side and the products; a manifest) and moves the alias current.json to
+it. A job that was killed is finished by running it again; one that was finished finds its version and does nothing.
 
 Exit codes: 0 done, 2 options, 4 artefact, 1 anything else.
 """
@@ -17,46 +18,44 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 
 from product_retrieval.command import LogLevel, run
 from product_retrieval.embeddings import Manifest, read_manifest
 from product_retrieval.errors import ArtifactError
-from product_retrieval.index import IndexSpec, OperatingPoint, ProductIndex, Side, choose_spec
-from product_retrieval.index.build_steps import (
-    Build,
-    calibrate_side,
-    check_gates,
-    count_vectors,
-    fill_piece,
-    gather_products,
-    gather_vectors,
-    merge_pieces,
-    sample_vectors,
-)
-from product_retrieval.index.construction import num_training_points, train
-from product_retrieval.index.spec import SIDES, num_lists
+from product_retrieval.index import IndexManifest, IndexSpec, ProductIndex, Side, choose_spec
+from product_retrieval.index.build_steps import Build
+from product_retrieval.index.gates import check_gates, check_recall
+from product_retrieval.index.layout import all_rows, plan_shards, rows_for_memory
+from product_retrieval.index.manifest import SideManifest, describe_file
+from product_retrieval.index.opening import load
+from product_retrieval.index.operating_points import CalibrationOptions, calibrated, recalibrated
+from product_retrieval.index.spec import SIDES, Kind
+from product_retrieval.index.update import drift_of
 from product_retrieval.index.versions import (
-    IndexManifest,
-    SideManifest,
     current_version,
-    describe_file,
     find_build,
-    load,
     promote,
+    promote_if_never_served,
     publish,
     source_of,
 )
-from product_retrieval.progress import Progress, format_duration, format_table
+from product_retrieval.index.versions import read_manifest as read_index_manifest
+from product_retrieval.memory import machine_bytes
 from product_retrieval.session import ray_session
 from product_retrieval.storage import Storage
+from rayjobs.index_report import summary
+from rayjobs.index_tasks import Cluster, build_shards, count_all, train_sides
+from rayjobs.update_index import update_version
 
 PROGRAM = "python -m rayjobs.build_index"
-PARTS_PER_PIECE = 64
-"""Parts that one worker adds at a time: what a killed build loses at most, per worker."""
+MEMORY_SHARE = 0.25
+"""Of the machine's memory that one step of a build may need, where --memory-gib does not say."""
+DESIGN = "design.json"
+CALIBRATION_OPTIONS = ("target_recall", "num_queries")
+"""On these, no file of a build depends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +66,23 @@ class BuildOptions:
     """Folder that embed wrote; local or in an object store."""
     output: str
     """Folder of the index; local or in an object store."""
+    kind: Kind | None = None
+    """What kind of index; default: flat below 1,000 vectors, ivf-pq from there on."""
     factory: str | None = None
-    """FAISS factory string; default: chosen from the number of vectors."""
+    """FAISS factory string, instead of a kind."""
     target_recall: float = 0.95
     """Recall@10 against exact search that operating points are calibrated for."""
+    publish_below_target: bool = False
+    """Publish a version although a kind of query does not reach the target."""
     num_queries: int = 500
     """Products sampled as queries for the calibration, for each kind of query."""
+    memory_gib: float | None = None
+    """Memory that one step of the build, and the codes of one side in a reader, may need; default: a quarter of the
+    machine's for a step, no limit for the codes."""
+    shard_rows: int | None = None
+    """Products in a shard at most; default: as many as one step's memory holds."""
+    update: bool = False
+    """Apply what changed in the embeddings to the version that is served, instead of building anew."""
     num_gpus: float = 0
     """GPUs of the training task; it uses them for the assignments of k-means."""
     seed: int = 0
@@ -85,6 +95,25 @@ class BuildOptions:
             raise ValueError(f"--target-recall is a share above 0, up to 1, not {self.target_recall}")
         if self.num_queries < 1:
             raise ValueError(f"--num-queries must be at least 1, not {self.num_queries}")
+        if self.memory_gib is not None and self.memory_gib <= 0:
+            raise ValueError(f"--memory-gib must be more than 0, not {self.memory_gib}")
+        if self.shard_rows is not None and self.shard_rows < 1:
+            raise ValueError(f"--shard-rows must be at least 1, not {self.shard_rows}")
+        if self.kind is not None and self.factory is not None:
+            raise ValueError("give --kind or --factory, not both")
+
+    @property
+    def step_bytes(self) -> int:
+        """Memory that one step may need."""
+        return int(machine_bytes() * MEMORY_SHARE if self.memory_gib is None else self.memory_gib * 2**30)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What a build makes; written once, so that a build goes on as it was begun, on whatever machine."""
+
+    specs: dict[Side, IndexSpec]
+    shard_rows: int
 
 
 def build_index(options: BuildOptions) -> None:
@@ -92,72 +121,75 @@ def build_index(options: BuildOptions) -> None:
     started = time.monotonic()
     embeddings, output = Storage.at(options.embeddings), Storage.at(options.output)
     manifest = read_manifest(embeddings)
-    build = Build(embeddings, manifest, output, identify(manifest, options))
+    base = read_index_manifest(output, current_version(output)) if options.update else None
+    build = Build(embeddings, manifest, output, identify(manifest, options, base))
     published = find_build(output, build.build_id)
-    if published is not None:
-        promote_if_none(output, published.version)
+    if published is not None and is_calibrated_for(published, options):
+        promote_if_never_served(output, published.version)
         print(f"{output.uri}: already built as version {published.version}; nothing to do")
         return
+    output.check_atomic()
     with ray_session(ray):
-        unpublished = build_version(build, options)
+        unpublished = build_version(build, options) if base is None else updated_version(build, base, options)
     index = load(output, unpublished)
-    unpublished = calibrated(index, unpublished, options)
-    check_gates(index, seed=options.seed)
+    asked = CalibrationOptions(options.target_recall, options.num_queries, options.seed)
+    if base is None:
+        unpublished = calibrated(index, unpublished, output, asked)
+    else:
+        unpublished, lost_recall = recalibrated(index, unpublished, base, output, asked)
+        unpublished = replace(unpublished, drift=drift_of(base, unpublished, lost_recall))
+    unpublished = replace(unpublished, gates=gates(index, unpublished, options))
+    if not options.publish_below_target:
+        check_recall(unpublished, options.target_recall)
     published = publish(output, unpublished)
     promote(output, published.version)
+    output.clear_staging()
     print(summary(published, output, total_s=time.monotonic() - started))
 
 
-def identify(manifest: Manifest, options: BuildOptions) -> str:
+def identify(manifest: Manifest, options: BuildOptions, base: IndexManifest | None) -> str:
     """Return the build id: a hash of everything that the files of a version depend on."""
-    record = {
+    names = ["kind", "factory", "shard_rows", "memory_gib", "seed"]
+    names += ["target_recall"] if options.memory_gib is not None else []  # it decides whether codes may be small
+    record: dict[str, Any] = {
         "embeddings": source_of(manifest),
-        "options": {name: getattr(options, name) for name in ("factory", "target_recall", "num_queries", "seed")},
+        "options": {name: getattr(options, name) for name in names},
     }
+    if base is not None and base.embeddings_run_id == manifest.run_id:
+        return base.build_id
+    if base is not None:
+        record["base"] = base.build_id
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_calibrated_for(published: IndexManifest, options: BuildOptions) -> bool:
+    """Return whether a published version was measured as these options ask."""
+    return all(published.options.get(name) == getattr(options, name) for name in CALIBRATION_OPTIONS)
 
 
 def build_version(build: Build, options: BuildOptions) -> IndexManifest:
     """Train, fill and merge each side on the cluster; return the manifest, not yet calibrated or published."""
     manifest = build.manifest
-    shared = ray.put(build)
-    counted = ray.get([count_task.remote(shared, part) for part in range(len(manifest.parts))])
-    totals = {side: sum(counts[side] for counts in counted) for side in SIDES}
-    products = gather_products_task.remote(shared)
-    specs = {
-        side: choose_spec(totals[side], manifest.fingerprint.dim, options.factory) for side in SIDES if totals[side]
+    cluster = Cluster(options.step_bytes, options.num_gpus)
+    totals = count_all(cluster, build)
+    if not any(totals.values()):
+        raise ArtifactError(f"{build.embeddings.uri}: holds no vectors, so there is nothing to index")
+    design = pinned_design(build, totals, options)
+    for side, spec in design.specs.items():
+        print(f"{side} side: {spec.factory}: {spec.reason}", flush=True)
+    sources = all_rows(manifest)
+    trained = train_sides(cluster, build, sources, design.specs, totals, options.seed)
+    shards = build_shards(cluster, build, plan_shards(sources, design.shard_rows), trained)
+    sides = {
+        side: SideManifest(
+            factory=spec.factory,
+            reason=spec.reason,
+            num_vectors=totals[side],
+            trained=describe_file(build.output, trained[side]),
+            points={},
+        )
+        for side, spec in design.specs.items()
     }
-    if not specs:
-        raise ArtifactError(f"{build.embeddings.uri}: holds no vectors")
-    groups = [
-        list(range(first, min(first + PARTS_PER_PIECE, len(manifest.parts))))
-        for first in range(0, len(manifest.parts), PARTS_PER_PIECE)
-    ]
-    with Progress("build_index", sum(totals[side] for side in specs), unit="vectors") as progress:
-        merged = {}
-        for side, spec in specs.items():
-            share = min(1.0, num_training_points(totals[side], spec) / totals[side])
-            samples = [
-                sample_task.remote(shared, part, side, share, options.seed) for part in range(len(manifest.parts))
-            ]
-            trained = train_task.options(num_gpus=options.num_gpus).remote(spec, options.seed, *samples)
-            pieces = [fill_task.remote(shared, trained, group, side, i) for i, group in enumerate(groups)]
-            for piece, group in zip(pieces, groups, strict=True):
-                ray.get(piece)
-                progress.advance(sum(counted[part][side] for part in group))
-            merged[side] = (merge_task.remote(shared, side, *pieces), gather_vectors_task.remote(shared, side))
-        sides = {
-            side: SideManifest(
-                factory=specs[side].factory,
-                reason=specs[side].reason,
-                num_vectors=totals[side],
-                index=describe_file(build.output, ray.get(index)),
-                vectors=describe_file(build.output, ray.get(vectors)),
-                points={},
-            )
-            for side, (index, vectors) in merged.items()
-        }
-    products_name, order_name = ray.get(products)
     return IndexManifest(
         build_id=build.build_id,
         fingerprint=manifest.fingerprint,
@@ -169,102 +201,46 @@ def build_version(build: Build, options: BuildOptions) -> IndexManifest:
         dim=manifest.fingerprint.dim,
         options=asdict(options),
         sides=sides,
-        products=describe_file(build.output, products_name),
-        rows_by_id=describe_file(build.output, order_name),
+        shards=tuple(shards),
+        design=describe_file(build.output, build.path(DESIGN)),
+        peak_memory=cluster.peaks,
     )
 
 
-def calibrated(index: ProductIndex, manifest: IndexManifest, options: BuildOptions) -> IndexManifest:
-    """Return the manifest with measured operating points."""
-    sides = {
-        side: replace(
-            manifest.sides[side],
-            points=calibrate_side(
-                index,
-                side,
-                num_lists=num_lists(manifest.sides[side].factory),
-                target_recall=options.target_recall,
-                num_queries=options.num_queries,
-                seed=options.seed,
-            ),
+def updated_version(build: Build, base: IndexManifest, options: BuildOptions) -> IndexManifest:
+    """Add to a version what the embeddings have beyond it; return the manifest, not yet calibrated or published."""
+    cluster = Cluster(options.step_bytes, options.num_gpus)
+    return replace(update_version(build, base, cluster, shard_rows=options.shard_rows), options=asdict(options))
+
+
+def pinned_design(build: Build, totals: dict[Side, int], options: BuildOptions) -> Design:
+    """Return what an earlier run of this build decided, or decide."""
+    dim = build.manifest.fingerprint.dim
+    code_bytes = None if options.memory_gib is None else options.step_bytes
+    specs = {
+        side: choose_spec(
+            totals[side],
+            dim,
+            kind=options.kind,
+            factory=options.factory,
+            target_recall=options.target_recall,
+            memory_bytes=code_bytes,
         )
-        for side in manifest.sides
+        for side in SIDES
+        if totals[side]
     }
-    return replace(manifest, sides=sides)
+    shard_rows = options.shard_rows or rows_for_memory(list(specs.values()), dim, options.step_bytes)
+    design: dict[str, Any] = asdict(Design(specs, shard_rows))
+    build.output.put_if_absent(build.path(DESIGN), json.dumps(design).encode())
+    design = json.loads(build.output.read(build.path(DESIGN)))
+    return Design({side: IndexSpec(**spec) for side, spec in design["specs"].items()}, design["shard_rows"])
 
 
-def promote_if_none(output: Storage, version: int) -> None:
-    """Promote a version where a killed build published it without promoting it."""
-    try:
-        current_version(output)
-    except ArtifactError:
-        promote(output, version)
-
-
-def summary(manifest: IndexManifest, output: Storage, *, total_s: float) -> str:
-    """Return the closing table of the job."""
-    rows = [("version", f"{manifest.version}, {manifest.num_products:,} products of {manifest.dim} dimensions")]
-    for name, side in manifest.sides.items():
-        size = side.index.size_bytes / max(side.num_vectors, 1)
-        rows.append((f"{name} side", f"{side.factory}, {size:,.0f} bytes a vector"))
-        rows.append(("", side.reason))
-        for kind, point in side.points.items():
-            rows.append((f"  {kind} queries", describe_point(point, manifest.options["target_recall"])))
-    return format_table([*rows, ("time", format_duration(total_s)), ("written to", output.uri)])
-
-
-def describe_point(point: OperatingPoint, target: float) -> str:
-    """Return an operating point with the recall it was measured to reach."""
-    recall = point.recall_at_10 or 0.0
-    missed = "" if recall >= target else f", short of the target {target:g}: nothing tried reaches it"
-    if not point.rescore_factor:
-        return f"recall@10 {recall:.3f} of exact search{missed}"
-    return (
-        f"recall@10 {recall:.3f} of exact search, {point.num_probes} lists probed, "
-        f"{point.rescore_factor} k re-scored{missed}"
-    )
-
-
-@ray.remote
-def count_task(build: Build, part: int) -> dict[Side, int]:
-    """Count the vectors of a part."""
-    return count_vectors(build, part)
-
-
-@ray.remote
-def sample_task(build: Build, part: int, side: Side, share: float, seed: int) -> NDArray[np.float32]:
-    """Sample the vectors of a part."""
-    return sample_vectors(build, part, side, share=share, seed=seed)
-
-
-@ray.remote
-def train_task(spec: IndexSpec, seed: int, *samples: NDArray[np.float32]) -> bytes:
-    """Train an empty index on the samples."""
-    return train(np.concatenate(samples), spec, seed=seed)
-
-
-@ray.remote
-def fill_task(build: Build, trained: bytes, parts: list[int], side: Side, piece: int) -> str:
-    """Fill one piece."""
-    return fill_piece(build, trained, parts, side, piece)
-
-
-@ray.remote
-def merge_task(build: Build, side: Side, *pieces: str) -> str:
-    """Merge the pieces of a side."""
-    return merge_pieces(build, pieces, side)
-
-
-@ray.remote
-def gather_vectors_task(build: Build, side: Side) -> str:
-    """Gather the stored vectors of a side."""
-    return gather_vectors(build, side)
-
-
-@ray.remote
-def gather_products_task(build: Build) -> tuple[str, str]:
-    """Gather the products."""
-    return gather_products(build)
+def gates(index: ProductIndex, manifest: IndexManifest, options: BuildOptions) -> dict[str, Any]:
+    """Return what was checked: opening has compared every file, its counts, its dimension and its centroids."""
+    files = manifest.files()
+    opened = {"files_opened": len(files), "bytes_opened": sum(file.size_bytes for file in files)}
+    return {**opened, **check_gates(index, seed=options.seed), "target_recall": options.target_recall}
 
 
 def main() -> int:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from ray.serve.handle import DeploymentHandle
 
+from product_retrieval.hits import title_of
 from product_retrieval.images import decode
 from product_retrieval.index import Side, open_index
 from product_retrieval.index.versions import current_version, read_manifest
 from product_retrieval.pictures import load_picture
-from product_retrieval.search import TITLE_COLUMNS
 from product_retrieval.storage import Storage
 from serve.deployments import EncodedPicture
 from serve.problems import ProblemError
@@ -86,7 +86,7 @@ class Searcher:
         """
         self._index, self._manifest = open_index(Storage.at(index_uri), version)
         self._encoder = encoder
-        self._columns = [name for name in self._index.products.column_names if name != "image_ref"]
+        self._columns = [name for name in self._index.column_names if name != "image_ref"]
         self.picture: Callable[[str], bytes] = lru_cache(CACHED_PICTURES)(self._picture)
         logger.info("index_ready uri=%s version=%s products=%s", index_uri, version, self._manifest.num_products)
 
@@ -226,7 +226,7 @@ def heading(product: Mapping[str, Any]) -> Heading:
     product_id = str(product["product_id"])
     return Heading(
         product_id=product_id,
-        title=next((str(product[name]) for name in TITLE_COLUMNS if product.get(name)), ""),
+        title=title_of(product),
         image_url=f"v1/products/{quote(product_id, safe='')}/image" if product.get("image_ref") else None,
     )
 

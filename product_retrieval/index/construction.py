@@ -8,34 +8,42 @@ of vectors, D their dimension.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from product_retrieval.errors import ArtifactError, OptionsError
-from product_retrieval.index.spec import IndexSpec, num_lists
+from product_retrieval.index.shard import ivf_of
+from product_retrieval.index.spec import HNSW_EF, IndexSpec, num_lists
 
 OPQ_ITERATIONS = 20
 """FAISS's default of 50 takes minutes at 512 dimensions."""
-MAX_TRAINING_POINTS_PER_LIST = 256
+TRAINING_POINTS_PER_LIST = 64
+"""Between FAISS's warning below 39 and its own cut at 256 (faiss/Clustering.h)."""
+TRAINING_COPIES = 4
+"""Of the sample as float32: as gathered, joined, rotated, and residuals."""
 MIN_TRAINING_POINTS = 65_536
 """A product quantizer of FAISS samples down to this by itself; training on more of the vectors is wasted on it."""
+MIN_BYTE_LIMIT = 4 << 30
+"""No array of a file is larger than the file, but FAISS 1.15.1 also counts a table that it computes for L2 only."""
 
 
-def num_training_points(num_vectors: int, spec: IndexSpec) -> int:
-    """Return how many vectors to train on."""
-    lists = num_lists(spec.factory)
-    return min(num_vectors, max(MIN_TRAINING_POINTS, lists * MAX_TRAINING_POINTS_PER_LIST // 4))
+def num_training_points(num_vectors: int, spec: IndexSpec, dim: int, memory_bytes: int) -> int:
+    """Return how many vectors to train on: enough for the lists, no more than memory holds TRAINING_COPIES of."""
+    wanted = max(MIN_TRAINING_POINTS, num_lists(spec.factory) * TRAINING_POINTS_PER_LIST)
+    return min(num_vectors, wanted, max(memory_bytes // (TRAINING_COPIES * dim * 4), MIN_TRAINING_POINTS))
 
 
-def train(vectors: NDArray[np.float32], spec: IndexSpec, *, seed: int) -> bytes:
+def train(vectors: NDArray[np.float32], spec: IndexSpec, *, seed: int, num_threads: int | None = None) -> bytes:
     """Train an empty index.
 
     Args:
         vectors: float32 [N, D] training sample.
         spec: what to build.
         seed: of k-means.
+        num_threads: of FAISS; None leaves them as they are.
 
     Returns:
         The empty, trained index as FAISS writes it.
@@ -45,9 +53,11 @@ def train(vectors: NDArray[np.float32], spec: IndexSpec, *, seed: int) -> bytes:
     """
     import faiss
 
+    if num_threads is not None:
+        faiss.omp_set_num_threads(num_threads)
+    index = make_index(spec.factory, vectors.shape[1])
+    _configure(index, seed)
     try:
-        index = faiss.index_factory(vectors.shape[1], spec.factory, faiss.METRIC_INNER_PRODUCT)
-        _configure(index, seed)
         index.train(np.ascontiguousarray(vectors))
     except RuntimeError as error:
         raise OptionsError(
@@ -78,8 +88,8 @@ def fill(trained: bytes, vectors: NDArray[np.float32], rows: NDArray[np.int64]) 
     return serialize(index)
 
 
-def merge(pieces: Iterable[bytes]) -> bytes:
-    """Merge filled pieces, in order, into one index.
+def merge(pieces: Iterable[bytes]) -> Any:
+    """Merge filled pieces, in order, into one index, never holding more than one of them beside it.
 
     Raises:
         ValueError: there are no pieces.
@@ -93,7 +103,39 @@ def merge(pieces: Iterable[bytes]) -> bytes:
             merged.merge_from(piece, 0)
     if merged is None:
         raise ValueError("no pieces to merge")
-    return serialize(merged)
+    return merged
+
+
+def merge_into_file(pieces: Iterable[bytes], path: Path) -> None:
+    """Merge filled pieces, in order, and write the index to a file."""
+    import faiss
+
+    faiss.write_index(merge(pieces), str(path))
+
+
+def bytes_per_vector(factory: str, dim: int) -> int:
+    """Return what a vector takes in an index, its id included.
+
+    Raises:
+        OptionsError: FAISS does not know the factory string.
+    """
+    index = make_index(factory, dim)
+    ivf = ivf_of(index)
+    return int(index.sa_code_size() if ivf is None else ivf.code_size) + 8
+
+
+def make_index(factory: str, dim: int) -> Any:
+    """Return an empty, untrained index.
+
+    Raises:
+        OptionsError: FAISS does not know the factory string.
+    """
+    import faiss
+
+    try:
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise OptionsError(f"FAISS cannot make {factory!r} of {dim} dimensions: {error}") from error
 
 
 def serialize(index: Any) -> bytes:
@@ -111,10 +153,31 @@ def deserialize(data: bytes) -> Any:
     """
     import faiss
 
+    faiss.set_deserialization_vector_byte_limit(max(len(data), MIN_BYTE_LIMIT))
     try:
-        return faiss.deserialize_index(np.frombuffer(data, np.uint8))
+        return faiss.deserialize_index(np.frombuffer(data, np.uint8), faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
     except RuntimeError as error:
         raise ArtifactError(f"not a FAISS index: {error}") from error
+
+
+def is_mappable(factory: str) -> bool:
+    """Return whether an index can be used where it lies in a file: fast-scan codes are copied into memory anyway."""
+    return "fs" not in factory
+
+
+def read_index_file(path: str, size_bytes: int, *, is_mapped: bool) -> Any:
+    """Return the index in a local file; mapped, readers on one machine share its arrays.
+
+    Raises:
+        ArtifactError: FAISS cannot read it.
+    """
+    import faiss
+
+    faiss.set_deserialization_vector_byte_limit(max(size_bytes, MIN_BYTE_LIMIT))
+    try:
+        return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if is_mapped else 0)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path}: not a FAISS index: {error}", path=path) from error
 
 
 def check(index: Any, *, num_vectors: int, dim: int) -> None:
@@ -125,7 +188,7 @@ def check(index: Any, *, num_vectors: int, dim: int) -> None:
     """
     import faiss
 
-    ivf = _ivf(index)
+    ivf = ivf_of(index)
     listed = num_vectors if ivf is None else sum(ivf.invlists.list_size(i) for i in range(ivf.nlist))
     found = (index.ntotal, listed, index.d, index.metric_type)
     if found != (num_vectors, num_vectors, dim, faiss.METRIC_INNER_PRODUCT):
@@ -140,14 +203,25 @@ def _configure(index: Any, seed: int) -> None:
     """Seed what is random, keep OPQ short, and let a GPU do the assignments where there is one."""
     import faiss
 
+    inside = ivf_of(index)
+    ivf = None if inside is None else faiss.downcast_index(inside)
     if isinstance(index, faiss.IndexPreTransform):
         for position in range(index.chain.size()):
             transform = faiss.downcast_VectorTransform(index.chain.at(position))
             if isinstance(transform, faiss.OPQMatrix):
                 transform.niter = OPQ_ITERATIONS
-    ivf = _ivf(index)
+                if isinstance(ivf, faiss.IndexIVFPQFastScan):
+                    # Left alone, it would rotate for 256 centroids where the codes have 16, and take far longer.
+                    quantizer = faiss.ProductQuantizer(transform.d_out, ivf.pq.M, ivf.pq.nbits)
+                    quantizer.this.disown()
+                    transform.pq = quantizer
     if ivf is None:
         return
+    if isinstance(ivf, faiss.IndexIVFPQ):
+        ivf.do_polysemous_training = False  # minutes of annealing for a filter that is not used here
+    quantizer = faiss.downcast_index(ivf.quantizer)
+    if isinstance(quantizer, faiss.IndexHNSW):
+        quantizer.hnsw.efSearch = HNSW_EF
     ivf.cp.seed = seed
     if _num_gpus():
         ivf.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(ivf.d))
@@ -155,7 +229,7 @@ def _configure(index: Any, seed: int) -> None:
 
 def _stay_on_cpu(index: Any) -> None:
     """Detach the GPU from a trained index: what is written and filled is the same with and without one."""
-    ivf = _ivf(index)
+    ivf = ivf_of(index)
     if ivf is not None:
         ivf.clustering_index = None
 
@@ -164,12 +238,3 @@ def _num_gpus() -> int:
     import faiss
 
     return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
-
-
-def _ivf(index: Any) -> Any | None:
-    import faiss
-
-    try:
-        return faiss.extract_index_ivf(index)
-    except RuntimeError:  # FAISS's way of saying that there is none inside
-        return None

@@ -1,61 +1,69 @@
-"""A published index version, opened for search: candidates from FAISS, scores from the stored vectors.
+"""A published index version, opened for search.
 
 Q is the number of queries, k of hits wanted, D the dimension; a row is a product's position in the version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from product_retrieval.index.spec import CALIBRATED_K, OperatingPoint, Side
+from product_retrieval.index.halves import to_float32
+from product_retrieval.index.ranking import Hits
+from product_retrieval.index.shard import OpenShard, by_shard, stored_vectors
+from product_retrieval.index.spec import OperatingPoint, Side
+from product_retrieval.index.two_stage import Masks, search_exactly, search_filling
 
-RESCORE_BLOCK = 256
-"""Queries whose candidates are gathered at once: bounds memory at about 256 x candidates x D x 4 bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hits:
-    """The best products for each query, best first."""
-
-    rows: NDArray[np.int64]
-    """int64 [Q, k]; -1 pads a short list."""
-    scores: NDArray[np.float32]
-    """float32 [Q, k], cosine similarity; NaN where there is no hit."""
+MAX_EXACT_ROWS = 20_000
+"""A filter that leaves fewer is answered exactly: some milliseconds, and nothing can be missed."""
 
 
 @dataclass(frozen=True, slots=True)
-class SideIndex:
-    """One side of an index version."""
+class SearchedSide:
+    """How a side of a version is searched."""
 
-    faiss_index: Any
-    vectors: NDArray[np.float16]
-    """float16 [N, D] by row, memory-mapped; zeros where the product has no such side."""
     points: Mapping[Side, OperatingPoint]
-    """How hard to search, by kind of query."""
+    """How hard, by kind of query."""
     is_exact: bool
+    """Whether FAISS compares a query with every vector as it is stored."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ProductIndex:
     """Both sides of an index version with its products; safe to share between threads."""
 
     version: int
-    sides: Mapping[Side, SideIndex]
-    products: pa.Table
-    """One row a product: product_id, text, image_ref and the attributes; memory-mapped."""
-    rows_by_id: NDArray[np.int64]
-    """Rows in the order of their product ids."""
+    dim: int
+    """Dimension of the shared space."""
+    sides: Mapping[Side, SearchedSide]
+    shards: tuple[OpenShard, ...]
+    """In the order of their rows."""
 
     @property
-    def dim(self) -> int:
-        """Dimension of the shared space."""
-        return int(next(iter(self.sides.values())).vectors.shape[1])
+    def num_rows(self) -> int:
+        """Rows, tombstones among them."""
+        return sum(shard.num_rows for shard in self.shards)
+
+    @cached_property
+    def num_products(self) -> int:
+        """Products of this version."""
+        return self.num_rows - sum(len(shard.tombstones) for shard in self.shards)
+
+    @cached_property
+    def listed(self) -> NDArray[np.bool_]:
+        """Which rows belong to this version, bool [num_rows]; the others are tombstones."""
+        return np.concatenate([np.empty(0, np.bool_), *(shard.listed for shard in self.shards)])
+
+    @cached_property
+    def column_names(self) -> list[str]:
+        """The products' columns."""
+        return list(self._products.column_names)
 
     def search(
         self,
@@ -65,6 +73,8 @@ class ProductIndex:
         k: int,
         query_kind: Side = "text",
         point: OperatingPoint | None = None,
+        exact: bool = False,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> Hits:
         """Return the k best products for each query.
 
@@ -75,48 +85,73 @@ class ProductIndex:
             query_kind: what the queries were made from; chooses the calibrated operating point.
             point: how hard to search; None takes the calibrated one (of the other kind, where a catalogue that has
                 only one side could not be calibrated for both).
+            exact: compare with every stored vector.
+            allowed: bool [num_rows], which products may be found; None allows all. Few are compared exactly. Whatever
+                it says, tombstones are never found.
 
         Returns:
-            rows and scores [Q, k]; equal scores are ordered by row. Which of several products that tie for the last
-            place is in the list is FAISS's choice.
+            rows and scores [Q, k]; equal scores are ordered by row. The lists are full where k products with this
+            side are allowed.
 
         Raises:
-            ValueError: k or the shape of the queries is wrong, or there is no such side.
+            ValueError: k or the shape of the queries or of `allowed` is wrong, or there is no such side.
         """
         if against not in self.sides:
             raise ValueError(f"this index has no {against} side")
         if k < 1 or queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ValueError(f"need queries [Q, {self.dim}] and k >= 1, got {queries.shape} and k = {k}")
-        side = self.sides[against]
-        point = point or side.points.get(query_kind) or next(iter(side.points.values()))
+        if allowed is not None and (allowed.shape != (self.num_rows,) or allowed.dtype != np.bool_):
+            raise ValueError(f"need allowed bool [{self.num_rows}], got {allowed.dtype} {list(allowed.shape)}")
         queries = np.ascontiguousarray(queries, np.float32)
-        wanted = k if side.is_exact else max(k, max(k, CALIBRATED_K) * point.rescore_factor)
-        scores, rows = side.faiss_index.search(
-            queries, min(wanted, side.faiss_index.ntotal), params=_search_parameters(side.faiss_index, point)
-        )
-        if point.rescore_factor and not side.is_exact:
-            scores = rescore(queries, rows, side.vectors)
-        return _best(rows, scores, k)
+        masks = self._masks(allowed)
+        num_allowed = self.num_products if allowed is None else sum(int(m.sum()) for m in masks if m is not None)
+        side = self.sides[against]
+        if exact or (allowed is not None and num_allowed <= MAX_EXACT_ROWS):
+            return search_exactly(self.shards, queries, against, k, masks)
+        point = point or side.points.get(query_kind) or next(iter(side.points.values()))
+        # A filter thins out every list, so more of them hold what the calibrated number would have.
+        probes = int(np.ceil(point.num_probes * (self.num_products / max(num_allowed, 1)) ** 0.5))
+        harder = OperatingPoint(probes, 0 if side.is_exact else point.rescore_factor)
+        return search_filling(self.shards, queries, against, k, harder, masks)
 
     def row_of(self, product_id: str) -> int | None:
         """Return the row of a product, or None where there is no such product."""
-        ids = self.products.column("product_id")
-        low, high = 0, len(self.rows_by_id)
-        while low < high:
-            middle = (low + high) // 2
-            found = ids[int(self.rows_by_id[middle])].as_py()
-            if found == product_id:
-                return int(self.rows_by_id[middle])
-            low, high = (middle + 1, high) if found < product_id else (low, middle)
-        return None
+        rows = (shard.row_of(product_id) for shard in self.shards)
+        return next((row for row in rows if row is not None), None)
 
     def vector(self, row: int, side: Side) -> NDArray[np.float32] | None:
         """Return the float32 [D] vector of a product's side, or None where it has none."""
         if side not in self.sides:
             return None
-        stored = self.sides[side].vectors[row].astype(np.float32)
+        (stored,) = self.vectors_of(np.array([row]), side)
         length = float(np.linalg.norm(stored))
         return stored / length if length > 0 else None
+
+    def vectors_of(self, rows: NDArray[np.int64], side: Side) -> NDArray[np.float32]:
+        """Return stored vectors, float32 [len(rows), D]: of unit length but for rounding, zeros where there is none."""
+        return to_float32(stored_vectors(self.shards, np.asarray(rows, np.int64), side))
+
+    def blocks(self, side: Side, num_rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float16]]]:
+        """Yield all stored vectors of a side, as the first row and float16 [up to num_rows, D] of each block.
+
+        Products without this side, and tombstones, are rows of zeros.
+        """
+        for shard in self.shards:
+            for start in range(0, shard.num_rows, num_rows):
+                listed = shard.listed[start : start + num_rows]
+                if side not in shard.sides:
+                    yield shard.first_row + start, np.zeros((len(listed), self.dim), np.float16)
+                    continue
+                vectors = shard.sides[side].vectors[start : start + num_rows]
+                yield shard.first_row + start, vectors if listed.all() else np.where(listed[:, None], vectors, 0)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column of the products, one value a row, without copying it.
+
+        Raises:
+            KeyError: there is no such column.
+        """
+        return self._products.column(name)
 
     def describe(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return products as dictionaries.
@@ -125,52 +160,25 @@ class ProductIndex:
             rows: their rows.
             columns: which columns; None returns all.
         """
-        table = self.products if columns is None else self.products.select(list(columns))
-        return [dict(row) for row in table.take(pa.array(rows, pa.int64())).to_pylist()]
+        names = self.column_names if columns is None else list(columns)
+        described: list[dict[str, Any]] = [{}] * len(rows)
+        for shard, places, local in by_shard(self.shards, np.array(rows, np.int64)):
+            known = shard.products.select([name for name in names if name in shard.products.column_names])
+            for place, product in zip(places.tolist(), known.take(pa.array(local)).to_pylist(), strict=True):
+                described[place] = {name: product.get(name) for name in names}
+        return described
 
+    @cached_property
+    def _products(self) -> pa.Table:
+        return pa.concat_tables([shard.products for shard in self.shards], promote_options="default")
 
-def rescore(queries: NDArray[np.float32], rows: NDArray[np.int64], vectors: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Score candidates exactly on the stored vectors.
-
-    Args:
-        queries: float32 [Q, D].
-        rows: int64 [Q, C] candidates; -1 pads.
-        vectors: float16 [N, D].
-
-    Returns:
-        float32 [Q, C] inner products.
-    """
-    scores = np.empty(rows.shape, np.float32)
-    for start in range(0, len(queries), RESCORE_BLOCK):
-        block = slice(start, start + RESCORE_BLOCK)
-        candidates = vectors[np.maximum(rows[block], 0)].astype(np.float32)
-        scores[block] = np.einsum("qcd,qd->qc", candidates, queries[block])
-    return scores
-
-
-def _best(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Hits:
-    """Order by falling score, then by row; padding last; cut or pad to k."""
-    missing = rows < 0
-    order = np.lexsort((rows, np.where(missing, np.inf, -scores)), axis=1)[:, :k]
-    best_rows = np.take_along_axis(rows, order, 1)
-    best_scores = np.where(best_rows < 0, np.nan, np.take_along_axis(scores, order, 1)).astype(np.float32)
-    short = k - best_rows.shape[1]
-    if short > 0:
-        best_rows = np.pad(best_rows, ((0, 0), (0, short)), constant_values=-1)
-        best_scores = np.pad(best_scores, ((0, 0), (0, short)), constant_values=np.nan)
-    return Hits(best_rows.astype(np.int64), best_scores)
-
-
-def _search_parameters(index: Any, point: OperatingPoint) -> Any | None:
-    """Return per-call parameters, so that searches with different ones can share an index."""
-    import faiss
-
-    try:
-        ivf = faiss.extract_index_ivf(index)
-    except RuntimeError:  # no IVF inside: nothing to choose
-        return None
-    # A FastScan index of FAISS 1.15.1 answers nonsense when it is told to probe more lists than it has.
-    parameters = faiss.SearchParametersIVF(nprobe=min(point.num_probes, ivf.nlist))
-    if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=parameters)
-    return parameters
+    def _masks(self, allowed: NDArray[np.bool_] | None) -> Masks:
+        """Return for each shard which of its rows may be found, or None for all of them."""
+        masks: list[NDArray[np.bool_] | None] = []
+        for shard in self.shards:
+            listed = shard.listed if len(shard.tombstones) else None
+            if allowed is not None:
+                own = allowed[shard.first_row : shard.first_row + shard.num_rows]
+                listed = own if listed is None else own & listed
+            masks.append(listed)
+        return masks

@@ -13,6 +13,7 @@ CALIBRATED_K = 10
 """Operating points are measured for recall at this depth."""
 MIN_IVF_VECTORS = 1000
 """Below this a scan over all vectors takes less time than one query's encoding."""
+ID_BYTES = 8
 MIN_POINTS_PER_CENTROID = 39
 """FAISS warns of fewer training points for each centroid (faiss/Clustering.h)."""
 MAX_CODED_DIMS = 256
@@ -20,6 +21,14 @@ MAX_CODED_DIMS = 256
 LISTS_BY_VECTORS = ((1_000_000, None), (10_000_000, 16_384), (100_000_000, 65_536), (1_000_000_000, 262_144))
 """Lists above a million vectors, from FAISS's "Guidelines to choose an index"; None is 4 sqrt(N)."""
 MAX_LISTS = 1_048_576
+MIN_GRAPH_LISTS = 65_536
+"""From here on, comparing a query with every centroid takes longer than a graph over them (HNSW)."""
+HNSW_EF = 256
+"""Depth of the search in that graph: FAISS's 16 sends vectors to wrong lists, and loses recall from 64 probes on."""
+MAX_SMALL_CODES_TARGET = 0.97
+"""Half-size codes do not reach more on text queries, however hard they are searched (docs/index.md)."""
+
+Kind = Literal["flat", "ivf-pq", "ivf-rabitq", "ivf-sq8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +59,77 @@ class OperatingPoint:
     """Measured against exact search on this index's own products; None where it was not measured."""
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredPoint:
+    """An operating point that was tried, what it found of what exact search finds, and what it cost."""
+
+    num_probes: int
+    rescore_factor: int
+    recall_at_1: float
+    recall_at_10: float
+    recall_at_100: float
+    cpu_ms: float
+    """CPU time a query of the ten nearest, in a batch, on the machine that built the index."""
+    front_of: tuple[int, ...] = ()
+    """The k of 1, 10 and 100 at which no point has more recall for less."""
+
+
 EXACT = OperatingPoint(num_probes=1, rescore_factor=0, recall_at_10=1.0)
 
 
-def choose_spec(num_vectors: int, dim: int, factory: str | None = None) -> IndexSpec:
+def choose_spec(
+    num_vectors: int,
+    dim: int,
+    *,
+    kind: Kind | None = None,
+    factory: str | None = None,
+    target_recall: float = 0.95,
+    memory_bytes: int | None = None,
+) -> IndexSpec:
     """Choose a FAISS index.
 
     Args:
         num_vectors: vectors that will be in it.
         dim: their dimension.
-        factory: a FAISS factory string that overrides the choice.
+        kind: overrides the choice of a kind.
+        factory: a FAISS factory string that overrides the whole choice.
+        target_recall: recall@10 that operating points will be calibrated for.
+        memory_bytes: what the codes of this side may take in a reader's memory; None is no limit.
 
     Returns:
         The factory string and why.
     """
     if factory is not None:
         return IndexSpec(factory, "named by --factory")
-    if num_vectors < MIN_IVF_VECTORS:
-        return IndexSpec("Flat", f"exact search: {num_vectors:,} vectors are too few to train IVF-PQ on")
-    num_lists = choose_num_lists(num_vectors)
+    if kind == "flat" or (kind is None and num_vectors < MIN_IVF_VECTORS):
+        few = "are too few to train IVF-PQ on" if kind is None else "are compared as they are, as --kind says"
+        return IndexSpec("Flat", f"exact search: {num_vectors:,} vectors {few}")
+    lists = choose_num_lists(num_vectors)
+    ivf = f"IVF{lists}_HNSW32" if lists >= MIN_GRAPH_LISTS else f"IVF{lists}"
+    if kind == "ivf-sq8":
+        return IndexSpec(f"{ivf},SQ8", f"8 bits a dimension: {lists:,} lists, {dim} bytes a vector, mapped from disk")
+    if kind == "ivf-rabitq":
+        why = f"1 bit a dimension: {lists:,} lists, {dim // 8 + 8} bytes a vector, mapped from disk, quickly trained"
+        return IndexSpec(f"RR{dim},{ivf},RaBitQ", why)
+    return _choose_codes(num_vectors, dim, ivf, lists, target_recall, memory_bytes)
+
+
+def _choose_codes(
+    num_vectors: int, dim: int, ivf: str, lists: int, target_recall: float, memory_bytes: int | None
+) -> IndexSpec:
+    """Return IVF-PQ with 4-bit codes of two dimensions each, or of four, where memory is short and the target low."""
     coded_dims = min(MAX_CODED_DIMS, dim - dim % 4)
     codes = coded_dims // 2
-    return IndexSpec(
-        f"OPQ{codes}_{coded_dims},IVF{num_lists},PQ{codes}x4fsr",
-        f"IVF-PQ: {num_lists:,} lists for {num_vectors:,} vectors, {codes // 2} bytes a vector beside its id, "
-        "candidates re-scored on float16",
-    )
+    why = f"IVF-PQ: {lists:,} lists for {num_vectors:,} vectors"
+    needed = num_vectors * (codes // 2 + ID_BYTES)
+    if memory_bytes is not None and needed > memory_bytes:
+        if target_recall <= MAX_SMALL_CODES_TARGET:
+            codes //= 2
+            why += ", small codes to save memory"
+        else:
+            why += f", {needed / 2**30:.1f} GiB in spite of --memory-gib: smaller codes miss the target recall"
+    factory = f"OPQ{codes}_{coded_dims},{ivf},PQ{codes}x4fsr"
+    return IndexSpec(factory, f"{why}, {codes // 2} bytes a vector beside its id, candidates re-scored on float16")
 
 
 def choose_num_lists(num_vectors: int) -> int:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from product_retrieval.faults import VARIABLE
 from product_retrieval.index import open_index
 from product_retrieval.index.spec import SIDES
+from product_retrieval.index.versions import current_version, versions
 from product_retrieval.storage import Storage
 
 pytestmark = pytest.mark.distributed
@@ -20,9 +25,8 @@ pytestmark = pytest.mark.distributed
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def embeddings(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Embed the catalogue with the hash encoder, in this process and without Ray."""
+def embed(catalog: Path, output: Path, run_id: str) -> Path:
+    """Embed a catalogue with the hash encoder, in this process and without Ray."""
     from product_retrieval.catalog import plan_catalog
     from product_retrieval.embedding_steps import PartPublisher, embed_serially
     from product_retrieval.embeddings import Manifest
@@ -30,15 +34,14 @@ def embeddings(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from product_retrieval.images import ImageLimits
     from product_retrieval.slice_reader import SliceReader
 
-    output = tmp_path_factory.mktemp("embeddings")
     plan = plan_catalog(str(catalog), rows_per_part=64)
     encoder = HashEncoder()
     storage = Storage.at(output)
-    publisher = PartPublisher(storage, "run")
+    publisher = PartPublisher(storage, run_id)
     reader = SliceReader(plan, encoder, ImageLimits())
     parts = embed_serially(reader, encoder, publisher, slices=plan.slices, batch_size=64, vector_type="float16")
     manifest = Manifest(
-        run_id="run",
+        run_id=run_id,
         fingerprint=encoder.fingerprint,
         model="hash",
         vector_type="float16",
@@ -51,13 +54,19 @@ def embeddings(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="module")
+def embeddings(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embed the catalogue."""
+    return embed(catalog, tmp_path_factory.mktemp("embeddings"), "run")
+
+
 def test_flat_index_answers_as_the_vectors_do_and_is_reused(embeddings: Path, tmp_path: Path, run_module: Run) -> None:
     first = run_module("rayjobs.build_index", "--embeddings", embeddings, "--output", tmp_path)
     assert first.returncode == 0, first.stderr
     assert "exact search: 397 vectors are too few to train IVF-PQ on" in first.stdout
     index, manifest = open_index(Storage.at(tmp_path))
     assert (manifest.version, manifest.num_products) == (1, 398)
-    vectors = index.sides["image"].vectors.astype(np.float32)
+    vectors = index.vectors_of(np.arange(398), "image")
     queries = np.stack([vector for row in (0, 100, 397) if (vector := index.vector(row, "image")) is not None])
     hits = index.search(queries, against="image", k=398)
     expected = queries @ vectors.T
@@ -77,18 +86,123 @@ def test_other_options_make_another_version_and_move_the_alias(
     assert run_module(*arguments).returncode == 0
     ivf = run_module(*arguments, "--factory", "IVF8,PQ16x4fsr")
     assert ivf.returncode == 0, ivf.stderr
-    assert json.loads((tmp_path / "current.json").read_text()) == {"generation": 2, "version": 2}
+    assert current_version(Storage.at(tmp_path)) == 2
     flat, _ = open_index(Storage.at(tmp_path), 1)
     quantized, manifest = open_index(Storage.at(tmp_path))
     assert manifest.sides["image"].factory == "IVF8,PQ16x4fsr"
     for side in SIDES:
-        queries = flat.sides[side].vectors[50:90].astype(np.float32)
+        queries = flat.vectors_of(np.arange(50, 90), side)
         exact = flat.search(queries, against=side, k=10, query_kind=side).rows
         found = quantized.search(queries, against=side, k=10, query_kind=side).rows
         recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)])
         measured = manifest.sides[side].points[side].recall_at_10
         assert measured is not None
         assert abs(recall - measured) < 0.15
+
+
+CODED = ("--factory", "IVF8,PQ16x4fsr", "--shard-rows", "150")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(embeddings: Path, tmp_path_factory: pytest.TempPathFactory, run_module: Run) -> Path:
+    """Build an index of several shards that nothing disturbs."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    result = run_module("rayjobs.build_index", "--embeddings", embeddings, "--output", output, *CODED)
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def test_shards_answer_as_one(embeddings: Path, undisturbed: Path, tmp_path: Path, run_module: Run) -> None:
+    whole = ("rayjobs.build_index", "--embeddings", embeddings, "--output", tmp_path, *CODED[:2])
+    assert run_module(*whole).returncode == 0
+    many, manifest = open_index(Storage.at(undisturbed))
+    one, _ = open_index(Storage.at(tmp_path))
+    assert [shard.num_rows for shard in manifest.shards] == [126, 122, 150]
+    assert set(manifest.peak_memory) >= {"train", "fill_piece", "merge_pieces", "gather_vectors", "gather_products"}
+    assert all(held > 0 for held in manifest.peak_memory.values())
+    for side in SIDES:
+        queries = one.vectors_of(np.arange(40, 90), side)
+        point = one.sides[side].points[side]
+        hits = [index.search(queries, against=side, k=10, point=point) for index in (one, many)]
+        assert hits[0].rows.tolist() == hits[1].rows.tolist()
+
+
+# Whom the kill hits, and whether the job survives it.
+DRIVER, WORKER = False, True
+
+
+@pytest.mark.parametrize(
+    ("point", "survives"),
+    [
+        ("published builds/", DRIVER),
+        ("staged versions/", DRIVER),
+        ("published versions/", DRIVER),
+        ("image.trained.faiss", WORKER),
+        ("published pieces/image-00000", WORKER),
+        ("staged shard-00001/text.faiss", WORKER),
+        ("published shard-00002/products.arrow", WORKER),
+        ("staged shard-00000/image.vectors.npy", WORKER),
+    ],
+)
+def test_killed_anywhere_the_build_ends_with_the_same_index(
+    point: str, survives: bool, embeddings: Path, undisturbed: Path, tmp_path: Path, run_module: Run
+) -> None:
+    marks, output = tmp_path / "marks", tmp_path / "index"
+    marks.mkdir()
+    command = ("rayjobs.build_index", "--embeddings", embeddings, "--output", output, *CODED)
+    build = open_index(Storage.at(undisturbed))[1].build_id
+    moment, _, name = point.rpartition(" ")
+    name = name if name.endswith("/") else f"builds/{build}/" + ("shard-00000/" * name.startswith("pieces")) + name
+    env = {VARIABLE: f"{moment} {name}".strip() + f"@{marks}@1"}
+    result = run_module(*command, env=env)
+    if not survives:
+        assert result.returncode == -signal.SIGKILL
+        assert not (output / "current.json").exists()
+        result = run_module(*command, env=env)
+    assert result.returncode == 0, result.stderr
+    assert len(list(marks.iterdir())) == 1, "the fault was never reached"
+    _, found = open_index(Storage.at(output))
+    _, expected = open_index(Storage.at(undisturbed))
+    assert (found.shards, found.num_products) == (expected.shards, expected.num_products)
+    assert versions(Storage.at(output)) == [1]
+    assert not list(output.rglob("pieces/*.faiss"))
+
+
+def test_update_applies_what_changed(catalog: Path, undisturbed: Path, tmp_path: Path, run_module: Run) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(undisturbed, index)
+    rows = pq.read_table(catalog / "a.parquet").to_pylist()
+    rows[20]["title"] = "a violet thing"
+    rows[21]["price"] = 1234.5
+    del rows[22]
+    changed = tmp_path / "catalog"
+    changed.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), changed / "a.parquet")
+    shutil.copy(catalog / "b.parquet", changed / "b.parquet")
+    tuesday = embed(changed, tmp_path / "tuesday", "tuesday")
+    arguments = ("rayjobs.build_index", "--embeddings", tuesday, "--output", index, "--update")
+    result = run_module(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "1 added, 2 gone of 398 trained on" in result.stdout
+    opened, manifest = open_index(Storage.at(index))
+    assert (manifest.version, manifest.num_products, opened.row_of("p022")) == (2, 397, None)
+    texts = {name: opened.describe([row])[0] for name in ("p020", "p021") if (row := opened.row_of(name)) is not None}
+    assert texts["p020"]["text"] == "a violet thing"
+    assert texts["p021"]["price"] == 1234.5
+    _, before = open_index(Storage.at(index), 1)
+    assert [shard.sides for shard in manifest.shards[:-1]] == [shard.sides for shard in before.shards]
+    again = run_module(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "already built as version 2; nothing to do" in again.stdout
+
+
+def test_embeddings_of_nothing_are_refused(embeddings: Path, tmp_path: Path, run_module: Run) -> None:
+    record = json.loads((embeddings / "manifest.json").read_text())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "manifest.json").write_text(json.dumps({**record, "parts": []}))
+    result = run_module("rayjobs.build_index", "--embeddings", tmp_path / "empty", "--output", tmp_path / "index")
+    assert result.returncode == 4, result.stderr
+    assert "holds no vectors, so there is nothing to index" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from product_retrieval.encoders import EncoderOptions, load_encoder
 from product_retrieval.errors import ArtifactError
 from product_retrieval.images import decode
 from product_retrieval.index import open_index
-from product_retrieval.search import find
+from product_retrieval.querying import ProductSearch, Query, VectorPart
 from product_retrieval.storage import Storage
 from rayjobs.build_index import BuildOptions, build_index
 from rayjobs.embed import EmbedOptions, embed
@@ -120,8 +120,10 @@ def call(port: int) -> Any:
 def library_hits(index_uri: str, text: str, *, k: int, against: str) -> list[tuple[str, float]]:
     index, manifest = open_index(Storage.at(index_uri))
     vector = load_encoder(EncoderOptions(model=manifest.model)).encode_texts([text])[0]
-    hits = find(index, vector, k=k, against=against, kind="text")  # type: ignore[arg-type]
-    return [(hit.product_id, round(hit.score, 6)) for hit in hits]
+    query = Query(parts=(VectorPart(vector=vector),), k=k, against=against)  # type: ignore[arg-type]
+    found = ProductSearch(index).ask(query).hits
+    products = index.describe([hit.row for hit in found], ["product_id"])
+    return [(product["product_id"], round(hit.score, 6)) for product, hit in zip(products, found, strict=True)]
 
 
 def pairs(answer: dict[str, Any]) -> list[tuple[str, float]]:

@@ -39,6 +39,7 @@ LIGHT = (
     "product_retrieval.options",
     "product_retrieval.pictures",
     "product_retrieval.progress",
+    "product_retrieval.querying",
     "product_retrieval.search",
     "product_retrieval.storage",
 )

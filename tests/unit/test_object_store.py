@@ -32,11 +32,11 @@ from product_retrieval.encoders.protocol import Fingerprint
 from product_retrieval.errors import ArtifactError, CatalogError
 from product_retrieval.index import IndexManifest, open_index
 from product_retrieval.index.construction import fill, train
+from product_retrieval.index.manifest import Shard, ShardSide, SideManifest, describe_file
+from product_retrieval.index.retention import Garbage, collect, find_garbage
 from product_retrieval.index.spec import EXACT, IndexSpec
 from product_retrieval.index.versions import (
-    SideManifest,
     current_version,
-    describe_file,
     promote,
     publish,
     versions,
@@ -100,6 +100,25 @@ def test_put_if_absent_loses_to_another_process(client: Any, storage: Storage) -
     put_from_elsewhere(client, storage, "part", b"theirs")
     assert storage.put_if_absent("part", b"ours") is False
     assert storage.read("part") == b"theirs"
+
+
+def test_new_file_is_published_once_and_whole(storage: Storage) -> None:
+    for content in (b"first", b"second"):
+        with storage.new_file("shard/image.faiss") as path:
+            path.write_bytes(content)
+    assert storage.read("shard/image.faiss") == b"first"
+    with pytest.raises(ValueError, match="broken"), storage.new_file("other") as path:
+        raise ValueError("broken")
+    assert not storage.exists("other")
+
+
+def test_files_below_a_folder_have_names_sizes_and_times(storage: Storage) -> None:
+    assert storage.files_below("builds") == []
+    for name in ("builds/a/one", "builds/b/c/two", "versions/three"):
+        storage.put_if_absent(name, b"12345")
+    found = storage.files_below("builds")
+    assert [(name, size) for name, size, _ in found] == [("builds/a/one", 5), ("builds/b/c/two", 5)]
+    assert all(changed > 1.6e9 for _, _, changed in found)
 
 
 def test_put_into_a_bucket_that_is_not_there_is_an_artifact_error(client: Any) -> None:
@@ -247,15 +266,19 @@ def write_index(storage: Storage) -> IndexManifest:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, products.schema) as writer:
         writer.write_table(products)
+    trained_flat = train(VECTORS, IndexSpec("Flat", ""), seed=0)
     contents = {
-        "image.faiss": fill(train(VECTORS, IndexSpec("Flat", ""), seed=0), VECTORS, np.arange(3)),
+        "image.faiss": fill(trained_flat, VECTORS, np.arange(3)),
         "vectors.npy": to_buffer(lambda file: np.save(file, VECTORS.astype(np.float16))),
         "products.arrow": sink.getvalue().to_pybytes(),
         "rows_by_id.npy": to_buffer(lambda file: np.save(file, np.array([1, 2, 0]))),
+        "keys.npy": to_buffer(lambda file: np.save(file, np.zeros((3, 32), np.uint8))),
+        "trained.faiss": trained_flat,
     }
     for name, data in contents.items():
         storage.put_if_absent(f"builds/b/{name}", data)
-    faiss_file, vectors, arrow, order = (describe_file(storage, f"builds/b/{name}") for name in contents)
+    faiss_file, vectors, arrow, order, keys, trained = (describe_file(storage, f"builds/b/{name}") for name in contents)
+    shard = Shard(0, 3, arrow, order, keys, {"image": ShardSide(faiss_file, vectors, 3)})
     return IndexManifest(
         build_id="b",
         fingerprint=Fingerprint("hash", "", "", "sum", 2),
@@ -266,9 +289,8 @@ def write_index(storage: Storage) -> IndexManifest:
         num_products=3,
         dim=2,
         options={},
-        sides={"image": SideManifest("Flat", "few", 3, faiss_file, vectors, {"image": EXACT, "text": EXACT})},
-        products=arrow,
-        rows_by_id=order,
+        sides={"image": SideManifest("Flat", "few", 3, trained, {"image": EXACT, "text": EXACT})},
+        shards=(shard,),
     )
 
 
@@ -293,3 +315,15 @@ def test_damaged_object_is_refused(client: Any, storage: Storage, name: str) -> 
     put_from_elsewhere(client, storage, f"builds/b/{name}", bytes(damaged))
     with pytest.raises(ArtifactError, match=f"builds/b/{name}: SHA-256 differs from the manifest"):
         open_index(storage, 1)
+
+
+def test_versions_that_nobody_needs_are_cleaned_up(storage: Storage) -> None:
+    manifest = write_index(storage)
+    for _ in range(2):
+        promote(storage, publish(storage, manifest).version)
+    storage.put_if_absent("builds/dead/piece", b"x")
+    garbage = find_garbage(storage, keep=1, min_age_s=0, now_s=4e9)
+    assert garbage == Garbage((1,), ("builds/dead/piece",), 1)
+    collect(storage, garbage, keep=1, min_age_s=0, now_s=4e9)
+    assert (versions(storage), storage.exists("builds/dead/piece")) == ([2], False)
+    assert open_index(storage)[1].version == 2

@@ -24,7 +24,7 @@ def count(
     block_rows: int = 1000,
 ) -> Counts:
     """Count over all blocks, one after the other."""
-    best = best_right_scores(queries, gallery, relevant)
+    best = best_right_scores(queries, lambda rows: gallery[rows].astype(np.float32), relevant)
     exclude = exclude or [NONE] * len(queries)
     blocks = [
         count_block(queries, best, relevant, gallery[first : first + block_rows], first, exclude)
@@ -50,7 +50,7 @@ def test_rank_of_the_best_right_product_by_hand(relevant: NDArray[np.int64], num
 
 
 def test_best_score_is_that_of_the_best_right_product() -> None:
-    best = best_right_scores(TO_THE_RIGHT, GALLERY, [rows(1, 2, 3)])
+    best = best_right_scores(TO_THE_RIGHT, lambda rows: GALLERY[rows].astype(np.float32), [rows(1, 2, 3)])
     assert best.dtype == np.float32
     np.testing.assert_allclose(best, [0.8], atol=1e-3)
 

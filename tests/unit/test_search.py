@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,14 +15,16 @@ from product_retrieval.command import run
 from product_retrieval.embedding_steps import PartPublisher, embed_serially
 from product_retrieval.embeddings import Manifest
 from product_retrieval.encoders.hashing import HashEncoder
-from product_retrieval.errors import OptionsError
+from product_retrieval.hits import Hit, hit_record, printable
 from product_retrieval.images import ImageLimits
-from product_retrieval.index import IndexManifest, ProductIndex, open_index
-from product_retrieval.index.build_steps import Build, fill_piece, gather_products, gather_vectors, merge_pieces
-from product_retrieval.index.construction import train
+from product_retrieval.index import IndexManifest
+from product_retrieval.index.build_steps import Build, fill_piece, publish_trained
+from product_retrieval.index.layout import all_rows, plan_shards
+from product_retrieval.index.manifest import SideManifest, describe_file
+from product_retrieval.index.shard_files import describe_shard, gather_products, gather_vectors, merge_pieces
 from product_retrieval.index.spec import EXACT, SIDES, IndexSpec
-from product_retrieval.index.versions import SideManifest, describe_file, promote, publish
-from product_retrieval.search import PROGRAM, SearchOptions, find, hit_record, printable, search
+from product_retrieval.index.versions import promote, publish
+from product_retrieval.search import PROGRAM, SearchOptions, search
 from product_retrieval.slice_reader import SliceReader
 from product_retrieval.storage import Storage
 
@@ -47,15 +48,15 @@ def index(tiny_catalog: Path, tmp_path: Path) -> Path:
     catalog = {"uri": plan.uri, "image_root": plan.image_root, "image_column": "image"}
     manifest = Manifest("run", encoder.fingerprint, "hash", "float16", {}, catalog, tuple(parts), {})
     build = Build(embeddings, manifest, output, "b")
-    sides = {}
+    sides, filled = {}, {}
+    (plan,) = plan_shards(all_rows(manifest), shard_rows=100)
     for side in SIDES:
-        vectors, _ = build.vectors(0, side)
-        trained = train(vectors, IndexSpec("Flat", ""), seed=0)
-        name = merge_pieces(build, [fill_piece(build, trained, [0], side, 0)], side)
-        stored = describe_file(output, gather_vectors(build, side))
-        points = {"image": EXACT, "text": EXACT}
-        sides[side] = SideManifest("Flat", "few", len(vectors), describe_file(output, name), stored, points)
-    products, order = gather_products(build)
+        vectors, _ = build.vectors(plan.sources[0], side)
+        trained = publish_trained(build, side, IndexSpec("Flat", ""), [vectors.astype(np.float16)], seed=0)
+        fill_piece(build, plan, side, 0, trained)
+        filled[side] = (merge_pieces(build, plan, side), gather_vectors(build, plan, side))
+        emptied = describe_file(output, trained)
+        sides[side] = SideManifest("Flat", "few", len(vectors), emptied, {"image": EXACT, "text": EXACT})
     published = publish(
         output,
         IndexManifest(
@@ -69,8 +70,7 @@ def index(tiny_catalog: Path, tmp_path: Path) -> Path:
             dim=encoder.fingerprint.dim,
             options={},
             sides=sides,
-            products=describe_file(output, products),
-            rows_by_id=describe_file(output, order),
+            shards=(describe_shard(build, plan, 0, gather_products(build, plan), filled),),
         ),
     )
     promote(output, published.version)
@@ -133,8 +133,15 @@ def test_sheet_shows_the_hits_with_their_pictures(index: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "exit_code", "says"),
     [
-        (["--id", "nothing"], 2, "--id nothing: no such product in this index"),
-        (["--id", "cup"], 2, "--id cup: this product has no image; try the other --against"),
+        (["--id", "nothing"], 2, "no such product in this index: 'nothing'"),
+        (["--id", "cup"], 2, "product 'cup' has no image: ask against the other side"),
+        (["mug", "--filter", "red"], 2, "filter: not JSON"),
+        (["mug", "--filter", '{"field": "prize", "exists": true}'], 2, "no 'prize'; did you mean 'price'?"),
+        (["mug", "--filter", '{"field": "price", "equals": "4"}'], 2, "'price' holds numbers; '4' is none"),
+        (["mug", "--collapse", "group_id"], 2, "collapse: these products have no 'group_id'; there are product_id"),
+        (["mug", "--recall", "95"], 2, "recall is above 0 and at most 1, not 95"),
+        (["mug", "--recall", "0.9", "--exact"], 2, "recall and exact contradict each other"),
+        (["mug", "--against", "both", "--min-score", "0.2"], 2, "min_score is a cosine similarity"),
         (["--image", "gone.jpg"], 2, "--image gone.jpg: No such file or directory"),
         (["--image", __file__], 2, "image_not_decodable"),
         (["mug", "--version", "7"], 4, "versions/000007.json: no such file"),
@@ -175,19 +182,43 @@ def test_model_that_the_index_was_not_made_with_is_refused(index: Path, capsys: 
     assert "is not the model that this index was made with (hash)" in capsys.readouterr().err
 
 
-def test_hits_are_as_many_as_wanted_and_never_more(index: Path) -> None:
-    opened, _ = open_index(Storage.at(index))
-    query = HashEncoder().encode_texts(["mug"])[0]
-    numbers = [len(find(opened, query, k=k, against="text", kind="text")) for k in (1, 2, 3, 10)]
-    assert numbers == [1, 2, 2, 2]
-    assert [hit.rank for hit in find(opened, query, k=10, against="text", kind="text")] == [1, 2]
+def test_hits_are_as_many_as_wanted_and_never_more(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k, expected in ((1, 1), (2, 2), (10, 2)):
+        assert run_search("mug", "--index", str(index), "--against", "text", "--k", str(k), "--json") == 0
+        assert [hit["rank"] for hit in json.loads(capsys.readouterr().out)] == list(range(1, expected + 1))
 
 
-def test_side_that_the_index_lacks_is_a_wrong_option(index: Path) -> None:
-    opened, _ = open_index(Storage.at(index))
-    images = ProductIndex(1, {"image": opened.sides["image"]}, opened.products, opened.rows_by_id)
-    with pytest.raises(OptionsError, match="this index has no text side; it has image"):
-        find(images, np.zeros(64, np.float32), k=1, against="text", kind="text")
+def test_filter_leaves_only_what_matches(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cheap = '{"field": "price", "range": {"lt": 4}}'
+    assert run_search("Red mug", "--index", str(index), "--against", "text", "--filter", cheap, "--json") == 0
+    assert ids_of(capsys.readouterr().out) == ["cup"]
+    unpriced = '{"not": {"field": "price", "exists": true}}'
+    assert run_search("Red mug", "--index", str(index), "--filter", unpriced, "--exact", "--json") == 0
+    assert ids_of(capsys.readouterr().out) == ["jug"]
+
+
+def test_filter_that_is_wrong_is_said_before_a_model_is_loaded(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("mug", "--model", "nowhere/at/all", "--filter", '{"field": "prize", "exists": true}')
+    assert run_search("--index", str(index), *words) == 2
+    assert "no 'prize'" in capsys.readouterr().err
+
+
+def test_both_sides_show_their_places(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_search("--id", "mug", "--index", str(index), "--against", "both") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "  #   score  image   text  id   title",
+        "  1  0.0164      -      1  cup  Blue cup",
+        "  2  0.0164      1      -  jug  ",
+        "scores are sums of 1 / (60 + place) over both sides: good for this order, not for comparing; index version 1",
+    ]
+
+
+def test_groups_and_thresholds_reach_the_query(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("Red mug", "--index", str(index), "--against", "text", "--json")
+    assert run_search(*words, "--collapse", "product_id", "--recall", "0.9") == 0
+    assert ids_of(capsys.readouterr().out) == ["mug", "cup"]
+    assert run_search(*words, "--min-score", "0.95") == 0
+    assert ids_of(capsys.readouterr().out) == ["mug"]
 
 
 @pytest.mark.parametrize(
@@ -197,12 +228,15 @@ def test_title_cannot_rewrite_a_terminal(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_values_without_a_json_type_become_text(index: Path) -> None:
-    opened, _ = open_index(Storage.at(index))
-    (hit,) = find(opened, HashEncoder().encode_texts(["mug"])[0], k=1, against="text", kind="text")
-    product: dict[str, Any] = {**hit.product, "seen": np.datetime64("2024-01-02")}
-    record = hit_record(type(hit)(1, 0.5, "mug", "Mug", product))
-    assert json.loads(json.dumps(record))["product"]["seen"] == "2024-01-02"
+def test_values_without_a_json_type_become_text() -> None:
+    hit = Hit(1, 0.5, "mug", "Mug", {"seen": np.datetime64("2024-01-02")}, {"image": 1})
+    assert json.loads(json.dumps(hit_record(hit))) == {
+        "rank": 1,
+        "score": 0.5,
+        "product_id": "mug",
+        "ranks": {"image": 1},
+        "product": {"seen": "2024-01-02"},
+    }
 
 
 def test_catalogue_that_is_gone_leaves_the_sheet_without_pictures(
