@@ -74,7 +74,7 @@ def head() -> Iterator[Head]:
     )
     head = Head(f"http://127.0.0.1:{dashboard_port}", env)
     try:
-        wait_for_dashboard(head, process)
+        wait_for_jobs(head, process)
         yield head
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -95,7 +95,7 @@ def test_submitted_jobs_write_what_local_ones_do_and_report_failures(head: Head,
     built = head.submit("python", "-m", "rayjobs.build_index", "--embeddings", str(embeddings), "--output", str(index))
     assert built.returncode == 0, built.stdout + built.stderr
     opened, _ = open_index(Storage.at(index))
-    assert opened.products.num_rows == 398
+    assert opened.num_products == 398
     failed = head.submit("python", "-m", "rayjobs.embed", "--catalog", "/no/such", "--output", str(tmp_path / "x"))
     assert failed.returncode == 1
     assert "error: /no/such: no such file or folder" in failed.stdout + failed.stderr
@@ -142,19 +142,21 @@ def rows(output: Path) -> pa.Table:
     return pyarrow.dataset.dataset(output / "data").to_table().sort_by("product_id")
 
 
-def wait_for_dashboard(head: Head, process: subprocess.Popen[str]) -> None:
-    """Wait until the job server answers."""
+def wait_for_jobs(head: Head, process: subprocess.Popen[str]) -> None:
+    """Wait until a job is accepted: the job server answers before the agent that runs jobs has registered."""
     request = urllib.request.Request(
-        f"{head.dashboard}/api/version", headers={"Authorization": f"Bearer {head.env['RAY_AUTH_TOKEN']}"}
+        f"{head.dashboard}/api/jobs/",
+        data=b'{"entrypoint": "true"}',
+        headers={"Authorization": f"Bearer {head.env['RAY_AUTH_TOKEN']}", "Content-Type": "application/json"},
     )
     for _ in range(240):
         assert process.poll() is None, process.communicate()
         try:
-            with urllib.request.urlopen(request, timeout=5):
+            with urllib.request.urlopen(request, timeout=30):
                 return
         except OSError:
             select.select([], [], [], 0.5)
-    pytest.fail("the dashboard did not answer within two minutes")
+    pytest.fail("no job was accepted by the head")
 
 
 def free_port() -> int:
