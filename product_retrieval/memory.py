@@ -8,6 +8,7 @@ from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
+MEMORY_INFO = Path("/proc/meminfo")
 
 
 def machine_bytes() -> int:
@@ -32,3 +33,12 @@ def peak_bytes() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def available_bytes() -> int | None:
+    """Return the memory that can be had without others losing theirs; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in MEMORY_INFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None

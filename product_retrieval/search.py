@@ -147,10 +147,26 @@ def open_encoder(manifest: IndexManifest, model: str | None, device: Device = "a
     Raises:
         EncoderError: it cannot be loaded, or its vectors are not comparable with the index's.
     """
-    options = EncoderOptions(model=model or manifest.model, device=device)
-    if fingerprint_of(options).digest != manifest.fingerprint.digest:
+    digest = manifest.fingerprint.digest
+    return open_encoder_as(model or manifest.model, digest, made_with=manifest.model, device=device)
+
+
+def open_encoder_as(model: str, fingerprint: str, *, made_with: str, device: Device = "auto") -> Encoder:
+    """Load an encoder, and make sure that it is the one of a fingerprint.
+
+    Args:
+        model: folder or hub id.
+        fingerprint: digest of what makes its vectors comparable.
+        made_with: what the index calls its model, for the error.
+        device: where it runs.
+
+    Raises:
+        EncoderError: it cannot be loaded, or its vectors are not comparable with the index's.
+    """
+    options = EncoderOptions(model=model, device=device)
+    if fingerprint_of(options).digest != fingerprint:
         raise EncoderError(
-            f"{options.model} is not the model that this index was made with ({manifest.model}): other weights or "
+            f"{model} is not the model that this index was made with ({made_with}): other weights or "
             "preprocessing, so scores would mean nothing; name the right one with --model"
         )
     return load_encoder(options)

@@ -15,9 +15,7 @@ from ray import serve
 
 from product_retrieval.encoders.protocol import Device
 from product_retrieval.images import ImageLimits, decode
-from product_retrieval.index.versions import read_manifest
-from product_retrieval.search import open_encoder
-from product_retrieval.storage import Storage
+from product_retrieval.search import open_encoder_as
 
 logger = logging.getLogger("ray.serve")  # the one that Serve writes to the replica's log
 
@@ -39,20 +37,30 @@ class EncodedPicture:
 
 
 # Half a CPU each, so that both deployments fit a laptop's; a failed start is not repeated twenty times.
-@serve.deployment(max_ongoing_requests=64, max_constructor_retry_count=2, ray_actor_options={"num_cpus": 0.5})
+@serve.deployment(
+    max_ongoing_requests=64,
+    max_queued_requests=256,
+    max_constructor_retry_count=2,
+    ray_actor_options={"num_cpus": 0.5},
+)
 class QueryEncoder:
     """Encodes queries, several in one forward pass."""
 
-    def __init__(self, index_uri: str, version: int, model: str | None, device: Device) -> None:
-        """Load the model of an index.
+    def __init__(self, model: str, fingerprint: str, made_with: str, device: Device) -> None:
+        """Load the model.
+
+        Args:
+            model: folder or hub id.
+            fingerprint: digest that it must have.
+            made_with: what the index calls its model, for the error.
+            device: where it runs.
 
         Raises:
             EncoderError: it cannot be loaded, or it is not the one that the index was made with.
         """
-        manifest = read_manifest(Storage.at(index_uri), version)
-        self._encoder = open_encoder(manifest, model, device)
+        self._encoder = open_encoder_as(model, fingerprint, made_with=made_with, device=device)
         self._decoders = asyncio.Semaphore(NUM_DECODERS)
-        logger.info("encoder_ready model=%s fingerprint=%s", model or manifest.model, self.fingerprint()[:12])
+        logger.info("encoder_ready model=%s fingerprint=%s", model, fingerprint[:12])
 
     def fingerprint(self) -> str:
         """Return the digest of what makes this encoder's vectors comparable."""

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from product_retrieval.errors import QueryError
+
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_ERRORS = 20
 """Named in one answer; a vector of thousands of wrong numbers is one mistake."""
@@ -18,10 +20,13 @@ MAX_ERRORS = 20
 class ProblemError(Exception):
     """A request that cannot be answered, and why."""
 
-    def __init__(self, detail: str, *, field: str | None = None, status: int = 422) -> None:
+    def __init__(
+        self, detail: str, *, field: str | None = None, status: int = 422, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(detail)
         self.field = field
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class RequestGuard:
@@ -58,6 +63,7 @@ def install(app: FastAPI) -> None:
     """Let an application answer every failure with a problem document."""
     app.add_middleware(RequestGuard)
     app.add_exception_handler(ProblemError, _answer_problem)
+    app.add_exception_handler(QueryError, _answer_query_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_unexpected)
@@ -71,16 +77,34 @@ def problem(status: int, detail: str, errors: Sequence[dict[str, str]] = ()) -> 
         detail: one sentence for the person who sent the request.
         errors: each with `field` and `detail`.
     """
+    return JSONResponse(_document(status, detail, errors), status_code=status, media_type="application/problem+json")
+
+
+def record_of(error: ProblemError) -> dict[str, Any]:
+    """Return the problem document of an error."""
+    if error.field is None:
+        return _document(error.status, str(error))
+    detail = str(error) if str(error).startswith(error.field) else f"{error.field}: {error}"
+    return _document(error.status, detail, [{"field": error.field, "detail": str(error)}])
+
+
+def _document(status: int, detail: str, errors: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
     document: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
-    document |= {"detail": detail, "errors": list(errors)} if errors else {"detail": detail}
-    return JSONResponse(document, status_code=status, media_type="application/problem+json")
+    return document | ({"detail": detail, "errors": list(errors)} if errors else {"detail": detail})
 
 
 async def _answer_problem(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    if error.field is None:
-        return problem(error.status, str(error))
-    return problem(error.status, f"{error.field}: {error}", [{"field": error.field, "detail": str(error)}])
+    answer = JSONResponse(record_of(error), status_code=error.status, media_type="application/problem+json")
+    if error.retry_after_s is not None:
+        answer.headers["Retry-After"] = str(error.retry_after_s)
+    return answer
+
+
+async def _answer_query_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, QueryError)
+    field = error.field or "query"
+    return problem(422, str(error), [{"field": field, "detail": str(error)}])
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:

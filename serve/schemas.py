@@ -1,16 +1,21 @@
-"""What goes over the wire: requests, answers, and the arguments of the application.
+"""What is asked over the wire, and the arguments of the application; answers.py has what comes back.
 
 D is the dimension of the index.
 """
 
 import base64
 import binascii
+import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from product_retrieval.encoders.protocol import Device
-from product_retrieval.index import OperatingPoint, Side
+from product_retrieval.index.spec import MAX_LISTS
+from product_retrieval.querying import parse_filter_text
+from product_retrieval.querying.filters import MAX_JSON_CHARS
+from product_retrieval.querying.query import MAX_PARTS, MAX_RESCORE_FACTOR
 
 MAX_K = 200
 MAX_TEXT_CHARS = 2_000
@@ -18,8 +23,12 @@ MAX_ID_CHARS = 2_000
 MAX_FIELDS = 200
 MAX_DIM = 65_536
 """Longest vector that is parsed at all; the index then asks for exactly its own D."""
-QueryKind = Literal["text", "image", "product_id", "vector"]
+MAX_NAME_CHARS = 1_000
+MAX_BATCH = 64
+Against = Literal["image", "text", "both"]  # one literal, so that a wrong value is one mistake
+QueryKind = Literal["text", "image", "product_id", "vector", "mix"]
 QUERY_KINDS: tuple[QueryKind, ...] = get_args(QueryKind)
+PART_KINDS = QUERY_KINDS[:-1]
 
 
 class SearchArgs(BaseModel):
@@ -30,11 +39,17 @@ class SearchArgs(BaseModel):
     index: str
     """Folder of the index; local or in an object store."""
     version: int | None = None
-    """Version of the index; default: the current one when the application is built."""
+    """Version of the index, for good; default: the current one, and whichever becomes current later."""
     model: str | None = None
     """Folder or hub id of the model; default: the one the index was made with."""
     device: Device = "auto"
     """Where queries are encoded."""
+    poll_s: float = Field(default=5.0, gt=0)
+    """How often each replica looks whether another version has become current."""
+    max_replicas: int = Field(default=4, ge=1)
+    """Most processes that search, and most that encode: more are started under load, as far as there are CPUs."""
+    encoder_gpus: float = Field(default=0.0, ge=0)
+    """Share of a GPU that an encoder takes, or whole GPUs; 0 encodes on CPUs."""
 
 
 def decode_base64(value: object) -> bytes:
@@ -62,8 +77,8 @@ Picture = Annotated[
 Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class SearchRequest(BaseModel):
-    """One query: exactly one of text, image, product_id and vector."""
+class QueryPart(BaseModel):
+    """What is looked for: one of these."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -71,9 +86,6 @@ class SearchRequest(BaseModel):
     image: Picture | None = Field(default=None, description="bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF, as base64")
     product_id: str | None = Field(default=None, max_length=MAX_ID_CHARS, description="more like this product")
     vector: list[Coordinate] | None = Field(default=None, max_length=MAX_DIM, description="D numbers, of any length")
-    k: int = Field(default=10, ge=1, le=MAX_K, description="hits wanted")
-    against: Side = Field(default="image", description="compare with the products' pictures or with their texts")
-    fields: list[str] | None = Field(default=None, max_length=MAX_FIELDS, description="columns to return; default: all")
 
     @field_validator("text")
     @classmethod
@@ -89,13 +101,79 @@ class SearchRequest(BaseModel):
             raise ValueError("has no direction: its length is zero")
         return vector
 
+
+class MixPart(QueryPart):
+    """One part of a mix."""
+
+    weight: Coordinate = Field(default=1.0, description="a negative one leads away")
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> "MixPart":
+        """Refuse none, several, and what weighs nothing."""
+        _one_of(self, PART_KINDS)
+        if self.weight == 0:
+            raise ValueError("a part of weight 0 says nothing: leave it out")
+        return self
+
+
+class PointRequest(BaseModel):
+    """How hard to search."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    num_probes: int = Field(ge=1, le=MAX_LISTS, description="lists of the index that are scanned")
+    rescore_factor: int = Field(ge=0, le=MAX_RESCORE_FACTOR, description="candidates re-scored, as a multiple of k")
+
+
+class SearchRequest(QueryPart):
+    """One query: exactly one of text, image, product_id, vector and mix."""
+
+    mix: list[MixPart] | None = Field(default=None, min_length=1, max_length=MAX_PARTS, description="a weighted sum")
+    k: int = Field(default=10, ge=1, le=MAX_K, description="hits wanted")
+    against: Against = Field(
+        default="image", description="compare with the products' pictures, with their texts, or with both by rank"
+    )
+    filter: dict[str, Any] | None = Field(default=None, description="which products may be hits; see docs/search.md")
+    collapse: str | None = Field(default=None, max_length=MAX_NAME_CHARS, description="column of which one hit a value")
+    min_score: float | None = Field(default=None, ge=-1, le=1, description="least cosine similarity of a hit")
+    recall: float | None = Field(default=None, gt=0, le=1, description="least recall@10, as measured for the index")
+    point: PointRequest | None = Field(default=None, description="how hard to search, instead of a recall")
+    exact: bool = Field(default=False, description="compare with every product")
+    fields: list[str] | None = Field(default=None, max_length=MAX_FIELDS, description="columns to return; default: all")
+
     @model_validator(mode="after")
     def exactly_one_query(self) -> "SearchRequest":
         """Refuse none and several."""
-        given = [kind for kind in QUERY_KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give one of {', '.join(QUERY_KINDS)}; got {' and '.join(given) or 'none'}")
+        _one_of(self, QUERY_KINDS)
         return self
+
+    @model_validator(mode="after")
+    def one_effort(self) -> "SearchRequest":
+        """Refuse two ways to say how hard to search."""
+        given = [name for name in ("recall", "point") if getattr(self, name) is not None]
+        given += ["exact"] if self.exact else []
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} contradict each other: give one")
+        return self
+
+    @property
+    def kind(self) -> "QueryKind":
+        """What the query is given as."""
+        return next(kind for kind in QUERY_KINDS if getattr(self, kind) is not None)
+
+
+def _one_of(part: QueryPart, kinds: Sequence[str]) -> None:
+    given = [kind for kind in kinds if getattr(part, kind) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give one of {', '.join(kinds)}; got {' and '.join(given) or 'none'}")
+
+
+class BatchRequest(BaseModel):
+    """Several queries, each with options of its own, answered from one version of the index."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    queries: list[SearchRequest] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class SideParams(BaseModel):
@@ -104,92 +182,28 @@ class SideParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     k: int = Field(default=10, ge=1, le=MAX_K)
-    against: Side = "image"
+    against: Against = "image"
+    filter: str | None = Field(default=None, max_length=MAX_JSON_CHARS, description="as in the body of POST, as JSON")
+    collapse: str | None = Field(default=None, max_length=MAX_NAME_CHARS)
+    min_score: float | None = Field(default=None, ge=-1, le=1)
+    recall: float | None = Field(default=None, gt=0, le=1)
+    exact: bool = False
+
+    def request(self, *, text: str | None = None, image: bytes | None = None) -> SearchRequest:
+        """Return the same as a request.
+
+        Raises:
+            QueryError: the filter is not one.
+            ValidationError: parameters contradict each other.
+        """
+        if self.filter is not None:
+            parse_filter_text(self.filter)
+        given = self.model_dump(exclude={"filter", "q"})
+        wanted = None if self.filter is None else json.loads(self.filter)
+        return SearchRequest(text=text, image=image, filter=wanted, **given)
 
 
 class TextParams(SideParams):
     """URL parameters of a search by text."""
 
     q: Annotated[str, Field(max_length=MAX_TEXT_CHARS), BeforeValidator(refuse_blank)]
-
-
-class HitRecord(BaseModel):
-    """One product found."""
-
-    model_config = ConfigDict(frozen=True, ser_json_bytes="base64")
-
-    rank: int
-    score: float
-    """Cosine similarity."""
-    product_id: str
-    title: str
-    image_url: str | None
-    """Relative to the service's root; null where the product has no picture."""
-    product: dict[str, Any]
-    """The catalogue's columns, or those that `fields` names."""
-
-
-class StageTimes(BaseModel):
-    """Where the time of an answer went, in milliseconds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    encode: float
-    search: float
-    products: float
-
-    def header(self) -> str:
-        """Return the value of a `Server-Timing` header (W3C Server Timing, section 3)."""
-        return ", ".join(f"{name};dur={value:.3f}" for name, value in self.model_dump().items())
-
-
-class SearchAnswer(BaseModel):
-    """The hits, best first, and where they come from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    index_version: int
-    query_kind: QueryKind
-    against: Side
-    hits: list[HitRecord]
-    timings_ms: StageTimes
-
-
-class ProductRecord(BaseModel):
-    """One product."""
-
-    model_config = ConfigDict(frozen=True, ser_json_bytes="base64")
-
-    index_version: int
-    product_id: str
-    title: str
-    image_url: str | None
-    product: dict[str, Any]
-
-
-class SideInfo(BaseModel):
-    """One side of the index."""
-
-    model_config = ConfigDict(frozen=True)
-
-    factory: str
-    num_vectors: int
-    operating_points: dict[str, OperatingPoint]
-    """By kind of query."""
-
-
-class ServiceInfo(BaseModel):
-    """What is served."""
-
-    model_config = ConfigDict(frozen=True)
-
-    index_version: int
-    build_id: str
-    model: str
-    fingerprint: str
-    """SHA-256 of what makes vectors comparable; the query encoder's and the index's are equal."""
-    num_products: int
-    dim: int
-    columns: list[str]
-    sides: dict[Side, SideInfo]
-    max_k: int = MAX_K

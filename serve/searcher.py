@@ -1,138 +1,80 @@
-"""The index that a service answers from: a query becomes a vector, the vector rows, the rows products.
-
-D is the dimension of the index.
-"""
+"""From a request to an answer: its parts become vectors, the vectors hits, the hits products."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import logging
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypedDict
-from urllib.parse import quote
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from product_retrieval.hits import title_of
-from product_retrieval.images import decode
-from product_retrieval.index import Side, open_index
-from product_retrieval.index.versions import current_version, read_manifest
-from product_retrieval.pictures import load_picture
-from product_retrieval.storage import Storage
-from serve.deployments import EncodedPicture
-from serve.problems import ProblemError
-from serve.schemas import (
+from product_retrieval.errors import QueryError
+from product_retrieval.index import OperatingPoint
+from product_retrieval.querying import Part, ProductPart, Query, VectorPart, parse_filter
+from serve.answers import (
     HitRecord,
     ProductRecord,
-    QueryKind,
+    RefusedVersion,
     SearchAnswer,
-    SearchRequest,
     ServiceInfo,
     SideInfo,
     StageTimes,
 )
+from serve.deployments import EncodedPicture
+from serve.following import VersionFollower
+from serve.problems import ProblemError
+from serve.schemas import MixPart, QueryPart, SearchRequest
+from serve.served_index import Described, ServedIndex, heading
 
-logger = logging.getLogger("ray.serve")  # the one that Serve writes to the replica's log
-
-SHOWN_SIDE_PX = 640
-CACHED_PICTURES = 512
-"""Of some 30 KB each."""
-
-
-class Heading(TypedDict):
-    """What every product is shown with, whatever its columns."""
-
-    product_id: str
-    title: str
-    image_url: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What is looked up."""
-
-    vector: NDArray[np.float32]
-    """float32 [D], unit length."""
-    side: Side
-    """What it was made from, which chooses the operating point."""
-    without: str | None = None
-    """Product that is the query itself."""
-
-
-def resolve_version(storage: Storage, version: int | None) -> int:
-    """Return the version to serve, so that all replicas serve the same one however the alias moves.
-
-    Raises:
-        ArtifactError: there is no such version, or none at all.
-    """
-    return read_manifest(storage, current_version(storage) if version is None else version).version
+PART_FIELD = re.compile(r"^parts(?:\[(\d+)\])?\.?")
+BUSY = "the encoders of queries have more to do than they can; try again"
+RETRY_AFTER_S = 1
 
 
 class Searcher:
-    """One version of an index, and the products in it."""
+    """Answers requests from the version that is served at that moment."""
 
-    def __init__(self, index_uri: str, version: int, encoder: DeploymentHandle[Any]) -> None:
-        """Open the index.
-
-        Raises:
-            ArtifactError: a file of it is missing or damaged.
-        """
-        self._index, self._manifest = open_index(Storage.at(index_uri), version)
+    def __init__(self, follower: VersionFollower, encoder: DeploymentHandle[Any]) -> None:
+        """Remember both."""
+        self._follower = follower
         self._encoder = encoder
-        self._columns = [name for name in self._index.column_names if name != "image_ref"]
-        self.picture: Callable[[str], bytes] = lru_cache(CACHED_PICTURES)(self._picture)
-        logger.info("index_ready uri=%s version=%s products=%s", index_uri, version, self._manifest.num_products)
 
     async def is_ready(self) -> bool:
         """Say whether the encoder answers and its vectors are comparable with the index's."""
-        return bool(await self._encoder.fingerprint.remote() == self._manifest.fingerprint.digest)
+        served = self._follower.served.manifest.fingerprint.digest
+        return bool(await self._encoder.fingerprint.remote() == served)
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
-        """Answer one query.
+        """Answer one request.
 
         Raises:
             ProblemError: it does not fit this index.
         """
-        self._check(request)
+        (answer,) = await self.search_all([request])
+        if isinstance(answer, ProblemError):
+            raise answer
+        return answer
+
+    async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer | ProblemError]:
+        """Answer requests together, all from one version; each gets its answer or why there is none."""
+        served = self._follower.served
         started = time.perf_counter()
-        kind, query = await self._query(request)
-        encoded = time.perf_counter()
-        found = await asyncio.to_thread(
-            self._index.search,
-            query.vector[None],
-            against=request.against,
-            k=request.k + (query.without is not None),
-            query_kind=query.side,
+        prepared = await asyncio.gather(*(self._prepare(served, request) for request in requests))
+        encode_s = time.perf_counter() - started
+        queries = [query for query in prepared if isinstance(query, Query)]
+        described, search_s, products_s = await asyncio.to_thread(served.ask, queries)
+        times = StageTimes(
+            encode=round(encode_s * 1000, 3), search=round(search_s * 1000, 3), products=round(products_s * 1000, 3)
         )
-        searched = time.perf_counter()
-        ranked = [(int(row), float(score)) for row, score in zip(found.rows[0], found.scores[0], strict=True)]
-        ranked = [(row, score) for row, score in ranked if row >= 0]
-        products = await asyncio.to_thread(self._index.describe, [row for row, _ in ranked])
-        others = [
-            (score, product)
-            for (_, score), product in zip(ranked, products, strict=True)
-            if product["product_id"] != query.without
+        found = iter(described)
+        return [
+            _answered(served, request, next(found), times) if isinstance(query, Query) else query
+            for request, query in zip(requests, prepared, strict=True)
         ]
-        columns = self._columns if request.fields is None else request.fields
-        hits = [
-            HitRecord(rank=rank, score=round(score, 6), product=shown(product, columns), **heading(product))
-            for rank, (score, product) in enumerate(others[: request.k], start=1)
-        ]
-        times = np.diff([started, encoded, searched, time.perf_counter()]).round(6) * 1000
-        return SearchAnswer(
-            index_version=self._index.version,
-            query_kind=kind,
-            against=request.against,
-            hits=hits,
-            timings_ms=StageTimes(encode=times[0], search=times[1], products=times[2]),
-        )
 
     def product(self, product_id: str) -> ProductRecord:
         """Return a product.
@@ -140,95 +82,129 @@ class Searcher:
         Raises:
             ProblemError: there is none of that id.
         """
-        (product,) = self._index.describe([self._row(product_id)])
-        return ProductRecord(
-            index_version=self._index.version, product=shown(product, self._columns), **heading(product)
-        )
+        served = self._follower.served
+        product = served.product(product_id)
+        return ProductRecord(index_version=served.version, product=shown(product, served.columns), **heading(product))
 
-    def _picture(self, product_id: str) -> bytes:
-        """Return a product's picture as JPEG: drawn anew, so that only its pixels reach a browser.
+    def picture(self, product_id: str) -> bytes:
+        """Return a product's picture as JPEG.
 
         Raises:
             ProblemError: there is no such product, or it has no picture.
         """
-        (product,) = self._index.describe([self._row(product_id)], ["image_ref"])
-        catalog = self._manifest.catalog
-        data = load_picture(
-            catalog["image_root"],
-            product["image_ref"],
-            image_column=catalog["image_column"],
-            catalog_root=catalog.get("root"),
-        )
-        pixels = decode(data).pixels if data else None
-        if pixels is None:
-            raise ProblemError("this product has no picture", field="product_id", status=404)
-        image = Image.fromarray(pixels)
-        image.thumbnail((SHOWN_SIDE_PX, SHOWN_SIDE_PX), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=88)
-        return buffer.getvalue()
+        return self._follower.served.picture(product_id)
 
     def describe(self) -> ServiceInfo:
         """Return what is served."""
-        manifest = self._manifest
+        served, refused = self._follower.served, self._follower.refused
+        manifest = served.manifest
         return ServiceInfo(
             index_version=manifest.version,
+            created=manifest.created,
             build_id=manifest.build_id,
             model=manifest.model,
             fingerprint=manifest.fingerprint.digest,
-            num_products=manifest.num_products,
+            num_products=served.index.num_products,
             dim=manifest.dim,
-            columns=self._columns,
+            columns=served.columns,
             sides={
-                name: SideInfo(factory=side.factory, num_vectors=side.num_vectors, operating_points=side.points)
+                name: SideInfo(factory=side.factory, num_vectors=side.num_vectors, operating_points={**side.points})
                 for name, side in manifest.sides.items()
             },
+            facets=served.facets,
+            examples=served.examples,
+            refused=None if refused is None else RefusedVersion(version=refused.version, reason=refused.reason),
         )
 
-    def _check(self, request: SearchRequest) -> None:
-        if request.against not in self._index.sides:
-            raise ProblemError(f"this index has no {request.against} side", field="against")
-        unknown = sorted(set(request.fields or ()) - set(self._columns))
-        if unknown:
-            known = ", ".join(self._columns)
-            raise ProblemError(f"no column {unknown[0]!r}; there are {known}", field="fields")
+    async def _prepare(self, served: ServedIndex, request: SearchRequest) -> Query | ProblemError:
+        """Return what a request asks of the index, its cheap mistakes found before anything is encoded."""
+        try:
+            wanted = None if request.filter is None else parse_filter(request.filter)
+            if wanted is not None:
+                await asyncio.to_thread(served.search.masks.mask, wanted)
+            _check_fields(request, served)
+            point = None if request.point is None else OperatingPoint(**request.point.model_dump())
+            return Query(
+                parts=await self._parts(served, request),
+                against=request.against,
+                k=request.k,
+                filter=wanted,
+                min_score=request.min_score,
+                collapse=request.collapse,
+                recall=request.recall,
+                point=point,
+                exact=request.exact,
+            )
+        except QueryError as error:
+            return _problem_of(error, request)
+        except ProblemError as error:
+            return error
+        except BackPressureError:
+            return ProblemError(BUSY, status=503, retry_after_s=RETRY_AFTER_S)
 
-    async def _query(self, request: SearchRequest) -> tuple[QueryKind, Query]:
-        """Return the kind of a query, and what is looked up for it."""
-        if request.text is not None:
-            return "text", Query(await self._encoder.encode_text.remote(request.text), "text")
-        if request.image is not None:
-            picture: EncodedPicture = await self._encoder.encode_picture.remote(request.image)
+    async def _parts(self, served: ServedIndex, request: SearchRequest) -> tuple[Part, ...]:
+        given: Sequence[QueryPart] = [request] if request.mix is None else request.mix
+        named = [(part, "" if request.mix is None else f"mix.{at}.") for at, part in enumerate(given)]
+        for part, where in named:
+            if part.product_id is not None:
+                served.row(part.product_id, field=f"{where}product_id")
+        return tuple(await asyncio.gather(*(self._part(part, where) for part, where in named)))
+
+    async def _part(self, part: QueryPart, where: str) -> Part:
+        weight = part.weight if isinstance(part, MixPart) else 1.0
+        if part.product_id is not None:
+            return ProductPart(product_id=part.product_id, weight=weight)
+        if part.text is not None:
+            encoded = await self._encoder.encode_text.remote(part.text)
+            return VectorPart(vector=encoded, made_from="text", weight=weight)
+        if part.image is not None:
+            picture: EncodedPicture = await self._encoder.encode_picture.remote(part.image)
             if picture.vector is None:
-                raise ProblemError(picture.reason, field="image")
-            return "image", Query(picture.vector, "image")
-        if request.product_id is not None:
-            vector = self._index.vector(self._row(request.product_id), request.against)
-            if vector is None:
-                raise ProblemError(f"this product has no {request.against}", field="product_id")
-            return "product_id", Query(vector, request.against, without=request.product_id)
-        given = np.asarray(request.vector, np.float64)
-        if len(given) != self._index.dim:
-            raise ProblemError(f"has {len(given)} numbers; this index has {self._index.dim}", field="vector")
-        scaled = given / np.abs(given).max()  # so that no square overflows
-        # Nothing says what it was made from; texts are the harder queries, so they are searched for harder.
-        return "vector", Query((scaled / np.linalg.norm(scaled)).astype(np.float32), "text")
-
-    def _row(self, product_id: str) -> int:
-        row = self._index.row_of(product_id)
-        if row is None:
-            raise ProblemError("no such product in this index", field="product_id", status=404)
-        return row
+                raise ProblemError(picture.reason, field=f"{where}image")
+            return VectorPart(vector=picture.vector, made_from="image", weight=weight)
+        return VectorPart(vector=np.asarray(part.vector, np.float64), weight=weight)
 
 
-def heading(product: Mapping[str, Any]) -> Heading:
-    """Return what a product is shown with."""
-    product_id = str(product["product_id"])
-    return Heading(
-        product_id=product_id,
-        title=title_of(product),
-        image_url=f"v1/products/{quote(product_id, safe='')}/image" if product.get("image_ref") else None,
+def _check_fields(request: SearchRequest, served: ServedIndex) -> None:
+    unknown = sorted(set(request.fields or ()) - set(served.columns))
+    if unknown:
+        raise ProblemError(f"no column {unknown[0]!r}; there are {', '.join(served.columns)}", field="fields")
+
+
+def _answered(
+    served: ServedIndex, request: SearchRequest, found: Described | QueryError, times: StageTimes
+) -> SearchAnswer | ProblemError:
+    if isinstance(found, QueryError):
+        return _problem_of(found, request)
+    columns = served.columns if request.fields is None else request.fields
+    hits = [
+        HitRecord(
+            rank=rank, score=round(hit.score, 6), ranks=dict(hit.ranks), product=shown(product, columns),
+            **heading(product),
+        )
+        for rank, (hit, product) in enumerate(zip(found.answer.hits, found.products, strict=True), start=1)
+    ]  # fmt: skip
+    return SearchAnswer(
+        index_version=served.version,
+        query_kind=request.kind,
+        against=request.against,
+        score_kind=found.answer.score_kind,
+        num_allowed=found.answer.num_allowed,
+        points=dict(found.answer.points),
+        hits=hits,
+        timings_ms=times,
     )
+
+
+def _problem_of(error: QueryError, request: SearchRequest) -> ProblemError:
+    """Return the library's error with the name that the field has in the request."""
+    matched = PART_FIELD.match(error.field)
+    if matched is None:
+        return ProblemError(str(error), field=error.field or None)
+    rest = error.field[matched.end() :]
+    if request.mix is None:
+        return ProblemError(str(error), field=rest or request.kind)
+    return ProblemError(str(error), field=".".join(step for step in ("mix", matched.group(1), rest) if step))
 
 
 def shown(product: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:

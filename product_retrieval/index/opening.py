@@ -63,6 +63,18 @@ def load_shard(storage: Storage, manifest: IndexManifest, shard: Shard) -> OpenS
     )
 
 
+def resident_bytes(storage: Storage, manifest: IndexManifest) -> int:
+    """Return how much memory an opened version takes that cannot be given back: all that is not mapped from a disk."""
+    if not storage.is_local:
+        return sum(file.size_bytes for file in manifest.files())
+    return sum(
+        side.index.size_bytes
+        for shard in manifest.shards
+        for name, side in shard.sides.items()
+        if not is_mappable(manifest.sides[name].factory)
+    )
+
+
 def read_verified(storage: Storage, file: StoredFile) -> bytes:
     """Return a file's bytes.
 

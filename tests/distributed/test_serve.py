@@ -7,11 +7,14 @@ import http.client
 import io
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,16 +33,19 @@ from product_retrieval.encoders import EncoderOptions, load_encoder
 from product_retrieval.errors import ArtifactError
 from product_retrieval.images import decode
 from product_retrieval.index import open_index
+from product_retrieval.index.versions import current_version, promote, publish, read_manifest, rollback
 from product_retrieval.querying import ProductSearch, Query, VectorPart
 from product_retrieval.storage import Storage
 from rayjobs.build_index import BuildOptions, build_index
 from rayjobs.embed import EmbedOptions, embed
 from rayjobs.encoder_pool import PoolOptions
-from serve.app import build
+from serve.app import MAX_SEARCHES, build
+from serve.following import VersionFollower
 from serve.schemas import SearchArgs
 
 pytestmark = pytest.mark.distributed
 
+ROOT = Path(__file__).resolve().parents[2]
 NUM_PRODUCTS = 40
 HOSTILE = "<img src=x onerror=document.title='broken'>"
 ODD_ID = "sets/a b%2F?é"
@@ -60,6 +66,8 @@ def write_catalog(file: Path) -> None:
             "product_id": f"p{number:02d}",
             "title": f"lamp number {number}",
             "price": float(number),
+            "color": "red" if number % 2 else "blue",
+            "group_id": f"g{number // 4}",
             "image": picture(number),
         }
         for number in range(NUM_PRODUCTS)
@@ -97,7 +105,7 @@ def port(index_uri: str) -> int:
         probe.bind(("127.0.0.1", 0))
         free_port: int = probe.getsockname()[1]
     ray_serve.start(http_options=HTTPOptions(host="127.0.0.1", port=free_port))
-    ray_serve.run(build(SearchArgs(index=index_uri)), name="search", route_prefix="/")
+    ray_serve.run(build(SearchArgs(index=index_uri, poll_s=0.2, max_replicas=1)), name="search", route_prefix="/")
     return free_port
 
 
@@ -223,6 +231,14 @@ WRONG = {
     "k in words": ({"text": "lamp", "k": "ten"}, 422, "k"),
     "k without end": (b'{"text": "lamp", "k": ' + b"9" * 400 + b"}", 422, "k"),
     "unknown side": ({"text": "lamp", "against": "sound"}, 422, "against"),
+    "not a filter": ({"text": "lamp", "filter": {"color": "red"}}, 422, "filter"),
+    "unknown column in a filter": ({"text": "lamp", "filter": {"field": "colour", "equals": 1}}, 422, "filter"),
+    "unknown column to collapse": ({"text": "lamp", "collapse": "family"}, 422, "collapse"),
+    "recall out of reach": ({"text": "lamp", "recall": 0.9, "exact": True}, 422, "body"),
+    "score of ranks": ({"text": "lamp", "against": "both", "min_score": 0.1}, 422, "min_score"),
+    "mix with an unknown product": ({"mix": [{"text": "a"}, {"product_id": "p99"}]}, 404, "mix.1.product_id"),
+    "mix with a short vector": ({"mix": [{"vector": [1.0]}]}, 422, "mix.0.vector"),
+    "mix of nothing": ({"mix": [{"product_id": "p05"}, {"product_id": "p05", "weight": -1.0}]}, 422, "mix"),
     "unknown field": ({"text": "lamp", "fields": ["colour"]}, 422, "fields"),
     "unknown key": ({"text": "lamp", "limit": 3}, 422, "limit"),
     "unknown product": ({"product_id": "p99"}, 404, "product_id"),
@@ -248,7 +264,10 @@ MALFORMED = {
     "nested without end": ("POST", "/v1/search", b"[" * 100_000, "application/json", 400),
     "not UTF-8": ("POST", "/v1/search", b'{"text": "\xff"}', "application/json", 400),
     "a form": ("POST", "/v1/search", b"text=lamp", "application/x-www-form-urlencoded", 415),
-    "a multipart picture": ("POST", "/v1/search/image", picture(1), "multipart/form-data; boundary=x", 415),
+    "a form that is none": ("POST", "/v1/search/image", picture(1), "multipart/form-data; boundary=x", 400),
+    "a form without its end": ("POST", "/v1/search/image", b"--x\r\n", "multipart/form-data; boundary=x", 422),
+    "a batch of nothing": ("POST", "/v1/search/batch", b'{"queries": []}', "application/json", 422),
+    "a filter that is not JSON": ("GET", "/v1/search?q=lamp&filter=red", None, "", 422),
     "an empty picture": ("POST", "/v1/search/image", b"", "image/png", 422),
     "half a picture": ("POST", "/v1/search/image", picture(1)[:40], "image/png", 422),
     "a large body": ("POST", "/v1/search/image", bytes(8 * 1024 * 1024 + 1), "image/png", 413),
@@ -270,6 +289,155 @@ def test_a_malformed_request_is_a_problem_and_never_a_500(
     assert problem["status"] == status
 
 
+def form(data: bytes) -> tuple[bytes, str]:
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    return head + data + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
+
+
+def test_a_picture_may_come_in_a_form(call: Any) -> None:
+    _, _, raw = call("POST", "/v1/search/image?k=3", picture(9), "image/png")
+    body, content_type = form(picture(9))
+    assert call("POST", "/v1/search/image?k=3", body, content_type)[2]["hits"] == raw["hits"]
+
+
+def test_a_filter_leaves_only_what_it_names_and_still_fills_k(call: Any) -> None:
+    wanted = {"field": "color", "equals": "red"}
+    _, _, answer = call("POST", "/v1/search", {"text": "lamp", "k": 15, "filter": wanted, "fields": ["color"]})
+    assert [hit["product"]["color"] for hit in answer["hits"]] == ["red"] * 15
+    assert answer["num_allowed"] == NUM_PRODUCTS / 2
+    by_address = call("GET", f"/v1/search?q=lamp&k=15&filter={quote(json.dumps(wanted))}")[2]
+    assert pairs(by_address) == pairs(answer)
+
+
+def test_both_sides_are_fused_by_rank_and_groups_collapse_to_one_hit(call: Any) -> None:
+    body = {"text": "lamp number 7", "k": 10, "against": "both", "collapse": "group_id", "fields": ["group_id"]}
+    _, _, answer = call("POST", "/v1/search", body)
+    groups = [hit["product"]["group_id"] for hit in answer["hits"]]
+    assert len(groups) == len(set(groups)) == NUM_PRODUCTS / 4
+    assert (answer["score_kind"], set(answer["points"])) == ("reciprocal rank", {"image", "text"})
+
+
+def test_a_mix_leads_away_from_what_weighs_less_than_nothing(call: Any) -> None:
+    body = {"mix": [{"text": "lamp number 7"}, {"product_id": "p08", "weight": -0.5}], "against": "text", "k": 40}
+    _, _, answer = call("POST", "/v1/search", body)
+    ids = [hit["product_id"] for hit in answer["hits"]]
+    assert (answer["query_kind"], ids[0]) == ("mix", "p07")
+    assert "p08" not in ids
+
+
+def test_a_batch_gives_each_query_what_it_would_get_alone(call: Any) -> None:
+    queries: list[dict[str, Any]] = [
+        {"text": "lamp number 7", "k": 3},
+        {"product_id": "p05", "k": 2, "against": "text"},
+        {"product_id": "p99"},
+        {"text": "lamp", "k": 5, "filter": {"field": "price", "range": {"lt": 10}}},
+    ]
+    status, _, batch = call("POST", "/v1/search/batch", {"queries": queries})
+    assert status == 200
+    for query, answer in zip(queries, batch["answers"], strict=True):
+        alone = call("POST", "/v1/search", query)[2]
+        assert answer.get("hits") == alone.get("hits")
+        assert answer.get("status") == alone.get("status")
+    assert batch["answers"][2]["status"] == 404
+
+
+def test_info_offers_facets_and_examples(call: Any) -> None:
+    _, _, info = call("GET", "/v1/info")
+    (colors,) = [facet for facet in info["facets"] if facet["field"] == "color"]
+    assert colors["values"] == [{"value": "blue", "count": 20}, {"value": "red", "count": 20}]
+    assert all(example.startswith("lamp number") for example in info["examples"])
+    assert 1 <= len(info["examples"]) <= 8
+
+
+def test_more_searches_than_fit_are_refused_in_time_and_the_rest_are_right(call: Any) -> None:
+    query = {"queries": [{"text": f"lamp number {n}", "k": 1, "against": "text"} for n in range(10, 34)]}
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: call("POST", "/v1/search/batch", query), range(36)))
+    assert {status for status, _, _ in answers} == {200, 503}
+    for status, headers, body in answers:
+        if status == 503:
+            assert (headers["retry-after"], body["status"]) == ("1", 503)
+        else:
+            assert [one["hits"][0]["product_id"] for one in body["answers"]] == [f"p{n}" for n in range(10, 34)]
+    assert call("GET", "/v1/search?q=lamp")[0] == 200
+    assert len(query["queries"]) < MAX_SEARCHES < 2 * len(query["queries"])
+
+
+def wait_for_info(call: Any, name: str, value: object) -> dict[str, Any]:
+    """Return /v1/info as soon as a part of it is as it should be."""
+    for _ in range(300):
+        info: dict[str, Any] = call("GET", "/v1/info")[2]
+        if info[name] == value:
+            return info
+        select.select([], [], [], 0.1)
+    pytest.fail(f"{name} did not become {value}: {info[name]}")
+
+
+def test_versions_are_swapped_under_load_without_an_error(call: Any, index_uri: str) -> None:
+    storage = Storage.at(index_uri)
+    second = publish(storage, read_manifest(storage, 1)).version
+    seen: list[tuple[int, int, Any]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            status, _, answer = call("GET", "/v1/search?q=lamp+number+7&k=3&against=text")
+            seen.append((status, answer.get("index_version"), [hit["product_id"] for hit in answer.get("hits", ())]))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        promote(storage, second)
+        wait_for_info(call, "index_version", second)
+        rollback(storage)
+        wait_for_info(call, "index_version", 1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert {status for status, _, _ in seen} == {200}
+    assert {version for _, version, _ in seen} == {1, second}
+    assert len({tuple(ids) for _, _, ids in seen}) == 1
+
+
+def test_a_version_that_cannot_be_served_is_refused_and_the_old_one_stays(call: Any, index_uri: str) -> None:
+    storage = Storage.at(index_uri)
+    good = read_manifest(storage, 1)
+    other = replace(good, fingerprint=replace(good.fingerprint, weights_sha256="other"))
+    unchecked = replace(good, gates={})
+    (shard,) = good.shards
+    missing = replace(good, shards=(replace(shard, products=replace(shard.products, path="builds/none")),))
+    for manifest, reason in ((other, "another model"), (unchecked, "gates"), (missing, "builds/none")):
+        bad = publish(storage, manifest).version
+        promote(storage, bad)
+        call("POST", "/v1/refresh", b"")
+        info = call("GET", "/v1/info")[2]
+        assert (info["index_version"], info["refused"]["version"]) == (1, bad)
+        assert reason in info["refused"]["reason"]
+        assert call("GET", "/v1/search?q=lamp")[2]["index_version"] == 1
+        rollback(storage)
+    wait_for_info(call, "refused", None)
+
+
+def test_a_replica_that_starts_on_a_version_it_cannot_serve_takes_the_one_before(
+    index_uri: str, tmp_path: Path
+) -> None:
+    shutil.copytree(index_uri, tmp_path / "index")
+    storage = Storage.at(tmp_path / "index")
+    good = read_manifest(storage, 1)
+    bad = publish(storage, replace(good, gates={})).version
+    promote(storage, bad)
+    refusals: list[int] = []
+    follower = VersionFollower(storage, good.fingerprint.digest, on_refusal=lambda one: refusals.append(one.version))
+    assert (follower.served.version, refusals) == (1, [bad])
+    with pytest.raises(ArtifactError, match="gates"):
+        VersionFollower(storage, good.fingerprint.digest, pinned=bad)
+    (tmp_path / "index" / "current.json").write_bytes(b"{")
+    follower.check()
+    assert follower.served.version == 1
+    assert current_version(Storage.at(index_uri)) == 1
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None and "CI" not in os.environ, reason="needs chromium; CI has it")
 def test_the_page_shows_hits_and_lets_no_title_become_markup(port: int, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{port}/?q={quote(HOSTILE)}&against=text"
@@ -288,6 +456,15 @@ def test_the_page_shows_hits_and_lets_no_title_become_markup(port: int, tmp_path
     assert "<img src=x onerror" not in page
     assert "Product search</title>" in page
     assert "index version 1" in page
+
+
+def test_the_api_is_documented_as_it_is(call: Any) -> None:
+    served = call("GET", "/openapi.json")[2]
+    assert served == json.loads((ROOT / "docs" / "openapi.json").read_text()), "run scripts/openapi.py"
+    status, headers, page = call("GET", "/docs")
+    assert status == 200
+    assert "unsafe" not in headers["content-security-policy"]
+    assert all(path.encode() in page for path in served["paths"])
 
 
 def test_the_page_runs_only_its_own_script(call: Any) -> None:

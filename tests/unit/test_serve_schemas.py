@@ -17,8 +17,9 @@ from product_retrieval.options import parse
 from rayjobs.build_index import BuildOptions
 from rayjobs.embed import EmbedOptions
 from rayjobs.train import TrainOptions
+from serve.answers import HitRecord, StageTimes
 from serve.page import page_response
-from serve.schemas import HitRecord, SearchArgs, SearchRequest, StageTimes
+from serve.schemas import SearchArgs, SearchRequest
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 
@@ -50,7 +51,15 @@ def test_any_text_that_says_something_is_a_query(text: str) -> None:
         {"text": "lamp", "k": 201},
         {"text": "lamp", "k": True},
         {"text": "lamp", "k": "10"},
-        {"text": "lamp", "against": "both"},
+        {"text": "lamp", "against": "sound"},
+        {"text": "lamp", "recall": 0.9, "exact": True},
+        {"text": "lamp", "point": {"num_probes": 0, "rescore_factor": 4}},
+        {"text": "lamp", "min_score": 2},
+        {"mix": []},
+        {"mix": [{"text": "lamp", "weight": 0}]},
+        {"mix": [{"text": "lamp", "product_id": "p1"}]},
+        {"mix": [{"text": "lamp"}], "text": "lamp"},
+        {"mix": [{"text": "lamp"}] * 17},
         {"text": "lamp", "page": 2},
         {"image": "AAA"},
         {"image": "AAA\nA"},
@@ -83,7 +92,13 @@ def test_words_of_the_command_line_become_arguments() -> None:
 
 def test_numbers_without_a_word_in_json_become_null() -> None:
     hit = HitRecord(
-        rank=1, score=0.5, product_id="p1", title="", image_url=None, product={"price": float("nan"), "raw": b"\xff"}
+        rank=1,
+        score=0.5,
+        product_id="p1",
+        title="",
+        image_url=None,
+        ranks={"image": 1},
+        product={"price": float("nan"), "raw": b"\xff"},
     )
     assert json.loads(hit.model_dump_json())["product"] == {"price": None, "raw": "_w=="}
 
