@@ -19,6 +19,7 @@ from product_retrieval.encoders.protocol import Fingerprint
 from product_retrieval.errors import ArtifactError, OptionsError, QueryError
 from product_retrieval.index import IndexManifest, OperatingPoint, ProductIndex, Side
 from product_retrieval.index.build_steps import Build, publish_trained, sample_vectors
+from product_retrieval.index.calibration import held_out, measure
 from product_retrieval.index.fused import Fusion, describe_fusion, fuse_vectors
 from product_retrieval.index.fused_weight import WEIGHTS, ProductSample, choose_weight, hash_groups, sample_groups
 from product_retrieval.index.gates import check_gates
@@ -264,6 +265,18 @@ def test_search_against_fused_is_the_best_of_the_weighted_sums(tmp_path: Path, h
         np.testing.assert_allclose(
             [hit.score for hit in answer.hits], -np.sort(-(vectors @ query.vector))[:5], atol=2e-3
         )
+
+
+@pytest.mark.usefixtures("clusters")
+def test_neither_kind_of_query_is_calibrated_by_finding_itself(tmp_path: Path) -> None:
+    build = embed(tmp_path / "monday", shop())
+    index = load(build.output, build_version(build, asked(fused_weight=0.5)))
+    for kind in SIDES:
+        queries = held_out(index, against="fused", kind=kind, num_queries=30, seed=0)
+        everything = index.search(queries.vectors, against="fused", k=10, exact=True).rows
+        assert (everything == queries.own_rows[:, None]).any(axis=1).sum() > 25, "most would find themselves"
+        assert not (queries.truth[100] == queries.own_rows[:, None]).any()
+        assert measure(index, queries, OperatingPoint(1, 0)).recall_at_10 == 1.0
 
 
 @pytest.mark.usefixtures("clusters")
