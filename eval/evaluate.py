@@ -35,7 +35,7 @@ from product_retrieval.command import LogLevel, run
 from product_retrieval.encoders import EncoderOptions, load_encoder
 from product_retrieval.errors import ArtifactError
 from product_retrieval.index import IndexManifest, ProductIndex, open_index
-from product_retrieval.index.spec import SIDES, Side
+from product_retrieval.index.spec import SIDES, SOURCES, Side
 from product_retrieval.progress import format_duration
 from product_retrieval.session import ray_session
 from product_retrieval.storage import Storage
@@ -127,8 +127,8 @@ def measure_all(
     tables: list[pa.Table] = []
     with ray_session(ray):
         for queries in query_sets:
-            for side in SIDES:
-                if side in index.sides and queries.name != side:
+            for side, made_of in SOURCES.items():
+                if side in index.sides and queries.name not in made_of:  # else its own vector would find itself
                     found, table = measure(index, queries, side, right, options)
                     results += found
                     tables.append(table)

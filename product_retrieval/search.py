@@ -56,7 +56,8 @@ class SearchOptions:
     k: int = 10
     """Hits wanted."""
     against: Against = "image"
-    """Whether products are compared by their picture, by their text, or by both, fused by rank."""
+    """Whether products are compared by their picture, by their text, by the weighted sum of the two (fused, where the
+    index has that side), or by picture and text apart, ranks fused (both)."""
     filter: str | None = None
     """Which products may be hits, as JSON: {"field": "color", "equals": "red"}; see docs/search.md."""
     collapse: str | None = None

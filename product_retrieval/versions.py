@@ -24,6 +24,7 @@ import tyro
 
 from product_retrieval.command import LogLevel, run
 from product_retrieval.errors import ArtifactError, OptionsError
+from product_retrieval.index.fused import Fusion, describe_fusion
 from product_retrieval.index.gates import all_points
 from product_retrieval.index.manifest import IndexManifest
 from product_retrieval.index.retention import collect, find_garbage
@@ -115,6 +116,7 @@ def description(manifest: IndexManifest) -> str:
     for name, side in manifest.sides.items():
         rows.append((f"{name} side", f"{side.factory}, {side.num_vectors:,} vectors"))
         rows.append(("", side.reason))
+        rows += [] if side.fusion is None else fusion_rows(side.fusion)
         for kind, point in side.points.items():
             words = f"recall@10 {point.recall_at_10}, {point.num_probes} lists, {point.rescore_factor} k re-scored"
             rows.append((f"  {kind} queries", words))
@@ -126,6 +128,18 @@ def description(manifest: IndexManifest) -> str:
         rows.append(("", f"rebuild: {drift.rebuild_because}" if drift.rebuild_because else "no rebuild needed"))
     size = sum(file.size_bytes for file in manifest.files())
     return format_table([*rows, ("files", f"{len(manifest.files())}, {format_size(size)}")])
+
+
+def fusion_rows(fusion: Fusion) -> list[tuple[str, str]]:
+    """Return the weight of a fused side and all that was measured for it."""
+    rows = [("", describe_fusion(fusion))]
+    for tried in fusion.measured:
+        found = ", ".join(
+            f"{kind} queries {rank:.3f} (hit@10 {tried.hit_at_10[kind]:.3f})"
+            for kind, rank in tried.reciprocal_rank.items()
+        )
+        rows.append((f"  picture {tried.image_weight:g}", f"MRR {tried.mean_reciprocal_rank:.3f}: {found}"))
+    return rows
 
 
 def clean_up(storage: Storage, options: VersionsOptions) -> None:

@@ -1,6 +1,7 @@
 """Build a search index from embeddings: trained once, filled by many workers, merged, calibrated, published.
 
     python -m rayjobs.build_index --embeddings out/embeddings --output out/index
+    python -m rayjobs.build_index --embeddings out/embeddings --output out/index --fused
     python -m rayjobs.build_index --embeddings out/tuesday --output out/index --update
     ray job submit --working-dir . -- python -m rayjobs.build_index --config cluster/options/build_index.yaml
 
@@ -24,9 +25,10 @@ import ray
 
 from product_retrieval.command import LogLevel, run
 from product_retrieval.embeddings import Manifest, read_manifest
-from product_retrieval.errors import ArtifactError
+from product_retrieval.errors import ArtifactError, OptionsError
 from product_retrieval.index import IndexManifest, IndexSpec, ProductIndex, Side, choose_spec
 from product_retrieval.index.build_steps import Build
+from product_retrieval.index.fused import Fusion, describe_fusion, parse_fusion
 from product_retrieval.index.gates import check_gates, check_recall
 from product_retrieval.index.layout import all_rows, plan_shards, rows_for_memory
 from product_retrieval.index.manifest import SideManifest, describe_file
@@ -47,7 +49,7 @@ from product_retrieval.memory import machine_bytes
 from product_retrieval.session import ray_session
 from product_retrieval.storage import Storage
 from rayjobs.index_report import summary
-from rayjobs.index_tasks import Cluster, build_shards, count_all, train_sides
+from rayjobs.index_tasks import Cluster, build_shards, count_all, measure_fusion, train_sides
 from rayjobs.update_index import update_version
 
 PROGRAM = "python -m rayjobs.build_index"
@@ -81,6 +83,10 @@ class BuildOptions:
     machine's for a step, no limit for the codes."""
     shard_rows: int | None = None
     """Products in a shard at most; default: as many as one step's memory holds."""
+    fused: bool = False
+    """Add a third side: the weighted sum of each product's two vectors, its weight measured on products' groups."""
+    fused_weight: float | None = None
+    """Share of the picture in that sum, from 0 to 1, instead of measuring it; implies --fused."""
     update: bool = False
     """Apply what changed in the embeddings to the version that is served, instead of building anew."""
     num_gpus: float = 0
@@ -99,8 +105,15 @@ class BuildOptions:
             raise ValueError(f"--memory-gib must be more than 0, not {self.memory_gib}")
         if self.shard_rows is not None and self.shard_rows < 1:
             raise ValueError(f"--shard-rows must be at least 1, not {self.shard_rows}")
+        if self.fused_weight is not None and not 0 <= self.fused_weight <= 1:
+            raise ValueError(f"--fused-weight is a share from 0 to 1, not {self.fused_weight}")
         if self.kind is not None and self.factory is not None:
             raise ValueError("give --kind or --factory, not both")
+
+    @property
+    def has_fused(self) -> bool:
+        """Whether a fused side is asked for."""
+        return self.fused or self.fused_weight is not None
 
     @property
     def step_bytes(self) -> int:
@@ -114,6 +127,8 @@ class Design:
 
     specs: dict[Side, IndexSpec]
     shard_rows: int
+    fusion: Fusion | None = None
+    """Of the fused side; None where there is none."""
 
 
 def build_index(options: BuildOptions) -> None:
@@ -122,6 +137,8 @@ def build_index(options: BuildOptions) -> None:
     embeddings, output = Storage.at(options.embeddings), Storage.at(options.output)
     manifest = read_manifest(embeddings)
     base = read_index_manifest(output, current_version(output)) if options.update else None
+    if base is not None:
+        check_fused(base, options)
     build = Build(embeddings, manifest, output, identify(manifest, options, base))
     published = find_build(output, build.build_id)
     if published is not None and is_calibrated_for(published, options):
@@ -151,6 +168,7 @@ def identify(manifest: Manifest, options: BuildOptions, base: IndexManifest | No
     """Return the build id: a hash of everything that the files of a version depend on."""
     names = ["kind", "factory", "shard_rows", "memory_gib", "seed"]
     names += ["target_recall"] if options.memory_gib is not None else []  # it decides whether codes may be small
+    names += [name for name in ("fused", "fused_weight") if options.has_fused and base is None]
     record: dict[str, Any] = {
         "embeddings": source_of(manifest),
         "options": {name: getattr(options, name) for name in names},
@@ -167,6 +185,21 @@ def is_calibrated_for(published: IndexManifest, options: BuildOptions) -> bool:
     return all(published.options.get(name) == getattr(options, name) for name in CALIBRATION_OPTIONS)
 
 
+def check_fused(base: IndexManifest, options: BuildOptions) -> None:
+    """Check that an update asks for no other fused side than the version has.
+
+    Raises:
+        OptionsError: the version has none, or one of another weight.
+    """
+    if options.has_fused and "fused" not in base.sides:
+        raise OptionsError(f"--fused: version {base.version} has no fused side; build anew, without --update")
+    if options.fused_weight is not None and options.fused_weight != base.image_weight:
+        raise OptionsError(
+            f"--fused-weight {options.fused_weight:g}: version {base.version} has {base.image_weight:g}, which "
+            "an update keeps; build anew, without --update"
+        )
+
+
 def build_version(build: Build, options: BuildOptions) -> IndexManifest:
     """Train, fill and merge each side on the cluster; return the manifest, not yet calibrated or published."""
     manifest = build.manifest
@@ -174,9 +207,13 @@ def build_version(build: Build, options: BuildOptions) -> IndexManifest:
     totals = count_all(cluster, build)
     if not any(totals.values()):
         raise ArtifactError(f"{build.embeddings.uri}: holds no vectors, so there is nothing to index")
-    design = pinned_design(build, totals, options)
+    design = pinned_design(cluster, build, totals, options)
     for side, spec in design.specs.items():
         print(f"{side} side: {spec.factory}: {spec.reason}", flush=True)
+    if design.fusion is not None:
+        build = replace(build, image_weight=design.fusion.image_weight)
+        totals = {**totals, "fused": manifest.num_products}
+        print(f"fused side: {describe_fusion(design.fusion)}", flush=True)
     sources = all_rows(manifest)
     trained = train_sides(cluster, build, sources, design.specs, totals, options.seed)
     shards = build_shards(cluster, build, plan_shards(sources, design.shard_rows), trained)
@@ -184,9 +221,10 @@ def build_version(build: Build, options: BuildOptions) -> IndexManifest:
         side: SideManifest(
             factory=spec.factory,
             reason=spec.reason,
-            num_vectors=totals[side],
+            num_vectors=sum(shard.sides[side].num_vectors for shard in shards if side in shard.sides),
             trained=describe_file(build.output, trained[side]),
             points={},
+            fusion=design.fusion if side == "fused" else None,
         )
         for side, spec in design.specs.items()
     }
@@ -213,10 +251,29 @@ def updated_version(build: Build, base: IndexManifest, options: BuildOptions) ->
     return replace(update_version(build, base, cluster, shard_rows=options.shard_rows), options=asdict(options))
 
 
-def pinned_design(build: Build, totals: dict[Side, int], options: BuildOptions) -> Design:
+def pinned_design(cluster: Cluster, build: Build, totals: dict[Side, int], options: BuildOptions) -> Design:
     """Return what an earlier run of this build decided, or decide."""
+    path = build.path(DESIGN)
+    if not build.output.exists(path):
+        design = make_design(cluster, build, totals, options)
+        build.output.put_if_absent(path, json.dumps(asdict(design)).encode())
+    record: dict[str, Any] = json.loads(build.output.read(path))
+    specs: dict[Side, IndexSpec] = {side: IndexSpec(**spec) for side, spec in record["specs"].items()}
+    return Design(specs, record["shard_rows"], parse_fusion(record.get("fusion")))
+
+
+def make_design(cluster: Cluster, build: Build, totals: dict[Side, int], options: BuildOptions) -> Design:
+    """Decide what to build.
+
+    Raises:
+        OptionsError: the weight of a fused side cannot be measured, or there is nothing to fuse.
+    """
     dim = build.manifest.fingerprint.dim
     code_bytes = None if options.memory_gib is None else options.step_bytes
+    fusion = None
+    if options.has_fused:
+        fusion = decide_fusion(cluster, build, totals, options)
+        totals = {**totals, "fused": build.manifest.num_products}
     specs = {
         side: choose_spec(
             totals[side],
@@ -226,14 +283,25 @@ def pinned_design(build: Build, totals: dict[Side, int], options: BuildOptions) 
             target_recall=options.target_recall,
             memory_bytes=code_bytes,
         )
-        for side in SIDES
+        for side in totals
         if totals[side]
     }
     shard_rows = options.shard_rows or rows_for_memory(list(specs.values()), dim, options.step_bytes)
-    design: dict[str, Any] = asdict(Design(specs, shard_rows))
-    build.output.put_if_absent(build.path(DESIGN), json.dumps(design).encode())
-    design = json.loads(build.output.read(build.path(DESIGN)))
-    return Design({side: IndexSpec(**spec) for side, spec in design["specs"].items()}, design["shard_rows"])
+    return Design(specs, shard_rows, fusion)
+
+
+def decide_fusion(cluster: Cluster, build: Build, totals: dict[Side, int], options: BuildOptions) -> Fusion:
+    """Return the weight that is named, or measure one.
+
+    Raises:
+        OptionsError: the embeddings have one side only, or too few groups to measure on.
+    """
+    missing = [side for side in SIDES if not totals[side]]
+    if missing:
+        raise OptionsError(f"--fused: {build.embeddings.uri} has no {missing[0]} vectors to fuse; leave it out")
+    if options.fused_weight is not None:
+        return Fusion(options.fused_weight)
+    return measure_fusion(cluster, build, all_rows(build.manifest), options.seed)
 
 
 def gates(index: ProductIndex, manifest: IndexManifest, options: BuildOptions) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from product_retrieval.index import IndexManifest, OperatingPoint
+from product_retrieval.index.fused import describe_fusion
 from product_retrieval.progress import format_duration, format_size, format_table
 from product_retrieval.storage import Storage
 
@@ -17,6 +18,8 @@ def summary(manifest: IndexManifest, output: Storage, *, total_s: float) -> str:
         size = sum(s.sides[name].index.size_bytes for s in manifest.shards if name in s.sides) / side.num_vectors
         rows.append((f"{name} side", f"{side.factory}, {size:,.0f} bytes a vector"))
         rows.append(("", side.reason))
+        if side.fusion is not None:
+            rows.append(("", describe_fusion(side.fusion)))
         for kind, point in side.points.items():
             rows.append((f"  {kind} queries", describe_point(point, manifest.options["target_recall"])))
         if side.plot is not None:

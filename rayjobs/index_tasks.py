@@ -24,6 +24,8 @@ from product_retrieval.index.build_steps import (
     trained_name,
 )
 from product_retrieval.index.construction import num_training_points
+from product_retrieval.index.fused import Fusion
+from product_retrieval.index.fused_weight import SAMPLED_PRODUCTS, choose_weight, sample_groups
 from product_retrieval.index.layout import PartRows, ShardPlan
 from product_retrieval.index.manifest import Shard
 from product_retrieval.index.shard_files import (
@@ -99,6 +101,20 @@ def count_all(cluster: Cluster, build: Build) -> dict[Side, int]:
     counting = [cluster.submit(count_vectors, shared, part) for part in range(len(build.manifest.parts))]
     counted = [cluster.get(reference) for reference in counting]
     return {side: sum(counts[side] for counts in counted) for side in SIDES}
+
+
+def measure_fusion(cluster: Cluster, build: Build, sources: Sequence[PartRows], seed: int) -> Fusion:
+    """Choose the weight of a fused side by the groups of products; see fused_weight.
+
+    Raises:
+        OptionsError: too few products have another of their group.
+    """
+    share = min(1.0, SAMPLED_PRODUCTS / max(sum(source.num_rows for source in sources), 1))
+    shared = cluster.share(build)
+    sampling = [cluster.submit(sample_groups, shared, source, share, seed) for source in sources]
+    samples = [cluster.get(reference) for reference in sampling]
+    fusion: Fusion = cluster.get(cluster.submit(choose_weight, samples, seed))
+    return fusion
 
 
 def train_sides(

@@ -28,6 +28,7 @@ def update_version(build: Build, base: IndexManifest, cluster: Cluster, *, shard
         ArtifactError: the embeddings are not comparable with the version's, or have a side that it was not trained for.
     """
     check_comparable(build, base, cluster)
+    build = replace(build, image_weight=base.image_weight)
     shared = cluster.share(build)
     kept = kept_shards(base)
     comparing = [cluster.submit(compare_shard, shared, n, shard, is_large=True) for n, shard in enumerate(kept)]

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from product_retrieval.embeddings import VECTOR_COLUMNS, Manifest, read_part, vectors_of
+from product_retrieval.embeddings import VECTOR_COLUMNS, Manifest, read_part
 from product_retrieval.errors import ArtifactError
 from product_retrieval.index.construction import fill, train
+from product_retrieval.index.fused import side_vectors
 from product_retrieval.index.layout import PartRows, ShardPlan
-from product_retrieval.index.spec import SIDES, IndexSpec, Side
+from product_retrieval.index.spec import SIDES, SOURCES, IndexSpec, Side
 from product_retrieval.storage import Storage
 
 
@@ -30,6 +31,8 @@ class Build:
     manifest: Manifest
     output: Storage
     build_id: str
+    image_weight: float | None = None
+    """Share of the picture in the fused side; None where there is no such side."""
 
     def path(self, name: str) -> str:
         """Return a file of this build below the index's folder."""
@@ -53,8 +56,8 @@ class Build:
 
     def vectors(self, source: PartRows, side: Side) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the vectors of a side, float32 [M, D], as they will be stored, and their places in the source [M]."""
-        column = f"{side}_vector"
-        vectors, rows = vectors_of(self.read(source, [column]), column)
+        table = self.read(source, [f"{made_of}_vector" for made_of in SOURCES[side]])
+        vectors, rows = side_vectors(table, side, self.image_weight)
         return as_stored(vectors), rows
 
 
@@ -103,11 +106,12 @@ def sample_vectors(
     Raises:
         ArtifactError: the file is missing, or not what the manifest says.
     """
-    table = read_part(build.embeddings, build.manifest.parts[source.part], [f"{side}_vector" for side in shares])
+    columns = {f"{made_of}_vector" for side in shares for made_of in SOURCES[side]}
+    table = read_part(build.embeddings, build.manifest.parts[source.part], sorted(columns))
     table = table if source.rows is None else table.take(pa.array(source.rows))
     sampled = {}
     for number, (side, share) in enumerate(shares.items()):
-        vectors, _ = vectors_of(table, f"{side}_vector")
+        vectors, _ = side_vectors(table, side, build.image_weight)
         chosen = np.random.default_rng([seed, source.part, number]).random(len(vectors)) < share
         sampled[side] = as_stored(vectors[chosen]).astype(np.float16)
     return sampled

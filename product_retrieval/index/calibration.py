@@ -1,8 +1,8 @@
 """How hard an index must be searched: recall against exact search and cost, measured over a grid, by kind of query.
 
-Queries are the catalogue's own vectors. A product's text vector is a real text query for the image side; a product's
-own vector of the searched side would find itself at once, so its own row does not count. Q is the number of queries, D
-the dimension.
+Queries are the catalogue's own vectors. A product's text vector is a real text query for the image side; where it is
+what the searched side is made of, it would find itself at once, so its own row does not count. Q is the number of
+queries, D the dimension.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from product_retrieval.index.searcher import ProductIndex
-from product_retrieval.index.spec import EXACT, MeasuredPoint, OperatingPoint, Side
+from product_retrieval.index.spec import EXACT, SOURCES, MeasuredPoint, OperatingPoint, Side
 from product_retrieval.index.two_stage import num_lists
 
 NUM_PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -82,16 +82,17 @@ def calibrate(index: ProductIndex, queries: Queries, *, target_recall: float) ->
 def held_out(index: ProductIndex, *, against: Side, kind: Side, num_queries: int, seed: int) -> Queries:
     """Return queries made from random products, with the nearest products by exact search."""
     vectors, own_rows = sample_queries(index, kind, num_queries, seed)
-    deepest = max(KS) + (against == kind)
+    finds_itself = kind in SOURCES[against]
+    deepest = max(KS) + finds_itself
     nearest = index.search(vectors, against=against, k=deepest, exact=True).rows
-    if against == kind:
+    if finds_itself:
         nearest = without(nearest, own_rows)
     return Queries(against, kind, vectors, own_rows, {k: nearest[:, :k] for k in KS})
 
 
 def measure(index: ProductIndex, queries: Queries, point: OperatingPoint) -> MeasuredPoint:
     """Return the recalls and the cost of an operating point."""
-    skipped = int(queries.against == queries.kind)
+    skipped = int(queries.kind in SOURCES[queries.against])
     found = {}
     spent_s = 0.0
     for k in (10, 100):

@@ -17,6 +17,7 @@ from typing import Any
 
 from product_retrieval.encoders.protocol import Fingerprint
 from product_retrieval.errors import ArtifactError
+from product_retrieval.index.fused import Fusion, parse_fusion
 from product_retrieval.index.spec import MeasuredPoint, OperatingPoint, Side
 from product_retrieval.storage import Storage
 
@@ -78,6 +79,8 @@ class SideManifest:
     """By kind of query, all that was tried when the side was trained."""
     plot: StoredFile | None = None
     """The measured points as SVG."""
+    fusion: Fusion | None = None
+    """Of the fused side, what its vectors are the sums of, and why; None of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,12 @@ class IndexManifest:
     """When it was published, UTC, ISO 8601."""
     version: int = 0
     format: int = FORMAT
+
+    @property
+    def image_weight(self) -> float | None:
+        """Share of the picture in the fused side; None where there is no such side."""
+        fused = self.sides.get("fused")
+        return None if fused is None or fused.fusion is None else fused.fusion.image_weight
 
     def to_bytes(self) -> bytes:
         """Return the manifest as JSON text."""
@@ -181,7 +190,8 @@ def _side(record: Mapping[str, Any]) -> SideManifest:
     }
     plot = None if record["plot"] is None else StoredFile(**record["plot"])
     trained = StoredFile(**record["trained"])
-    return SideManifest(**{**record, "trained": trained, "points": points, "measured": measured, "plot": plot})
+    described = {"trained": trained, "points": points, "measured": measured, "plot": plot}
+    return SideManifest(**{**record, **described, "fusion": parse_fusion(record.get("fusion"))})
 
 
 def _shard(record: Mapping[str, Any]) -> Shard:

@@ -9,7 +9,7 @@ from product_retrieval.index.calibration import Calibration, Queries, calibrate,
 from product_retrieval.index.manifest import IndexManifest, SideManifest, StoredFile, describe_file
 from product_retrieval.index.plot import plot_side
 from product_retrieval.index.searcher import ProductIndex
-from product_retrieval.index.spec import MeasuredPoint, OperatingPoint, Side
+from product_retrieval.index.spec import SIDES, MeasuredPoint, OperatingPoint, Side
 from product_retrieval.storage import Storage
 
 
@@ -31,7 +31,8 @@ def calibrated(
     for side, described in manifest.sides.items():
         found = {
             kind: calibrate(index, _queries(index, side, kind, options), target_recall=options.target_recall)
-            for kind in manifest.sides
+            for kind in SIDES
+            if kind in manifest.sides
         }
         sides[side] = _with_points(side, described, found, manifest.build_id, output, options)
     return replace(manifest, sides=sides)

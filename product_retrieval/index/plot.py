@@ -11,6 +11,7 @@ from product_retrieval.index.spec import MeasuredPoint, OperatingPoint, Side
 WIDTH, HEIGHT = 720, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 40, 48
 COLORS: dict[Side, str] = {"image": "#2166ac", "text": "#b2182b"}
+"""By kind of query."""
 
 
 def plot_side(

@@ -33,10 +33,16 @@ class SearchedSide:
     is_exact: bool
     """Whether FAISS compares a query with every vector as it is stored."""
 
+    def measured_kind(self, kind: Side) -> Side:
+        """Return a kind of query if it was measured, or else the hardest that was: a sum of kinds may be as hard."""
+        if kind in self.points:
+            return kind
+        return max(self.points, key=lambda k: self.points[k].num_probes * max(self.points[k].rescore_factor, 1))
+
 
 @dataclass(frozen=True)
 class ProductIndex:
-    """Both sides of an index version with its products; safe to share between threads."""
+    """The sides of an index version with its products; safe to share between threads."""
 
     version: int
     dim: int
@@ -80,11 +86,11 @@ class ProductIndex:
 
         Args:
             queries: float32 [Q, D], unit length.
-            against: whether products are compared by their picture or by their text.
+            against: whether products are compared by their picture, by their text, or by the sum of both.
             k: hits wanted, at least 1.
             query_kind: what the queries were made from; chooses the calibrated operating point.
-            point: how hard to search; None takes the calibrated one (of the other kind, where a catalogue that has
-                only one side could not be calibrated for both).
+            point: how hard to search; None takes the calibrated one (of the hardest kind, where this kind was not
+                calibrated for: a catalogue may have one side only).
             exact: compare with every stored vector.
             allowed: bool [num_rows], which products may be found; None allows all. Few are compared exactly. Whatever
                 it says, tombstones are never found.
@@ -108,7 +114,7 @@ class ProductIndex:
         side = self.sides[against]
         if exact or (allowed is not None and num_allowed <= MAX_EXACT_ROWS):
             return search_exactly(self.shards, queries, against, k, masks)
-        point = point or side.points.get(query_kind) or next(iter(side.points.values()))
+        point = point or side.points[side.measured_kind(query_kind)]
         # A filter thins out every list, so more of them hold what the calibrated number would have.
         probes = int(np.ceil(point.num_probes * (self.num_products / max(num_allowed, 1)) ** 0.5))
         harder = OperatingPoint(probes, 0 if side.is_exact else point.rescore_factor)

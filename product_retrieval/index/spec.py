@@ -6,8 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Side = Literal["image", "text"]
+Side = Literal["image", "text", "fused"]
+"""What products are compared by, and what queries are made from: a picture, a text, or a weighted sum of both."""
 SIDES: tuple[Side, Side] = ("image", "text")
+"""Those that embeddings have."""
+SOURCES: dict[Side, tuple[Side, ...]] = {"image": ("image",), "text": ("text",), "fused": SIDES}
+"""By side, what a product's vector is made of; a query that is the product's own vector of it finds itself there."""
 
 CALIBRATED_K = 10
 """Operating points are measured for recall at this depth."""

@@ -34,7 +34,7 @@ def choose_point(
     """
     if side.is_exact:
         return None
-    measured_kind = kind if kind in side.points else next(iter(side.points))
+    measured_kind = side.measured_kind(kind)
     chosen = side.points[measured_kind]
     if recall is None:
         return chosen

@@ -53,7 +53,8 @@ class Query:
     parts: tuple[Part, ...]
     """Summed as unit vectors by their weights; a negative weight leads away."""
     against: Against = "image"
-    """Whether products are compared by their picture, by their text, or by both, fused by rank."""
+    """Whether products are compared by their picture, by their text, by the weighted sum of the two (fused, where the
+    index has that side), or by picture and text apart, ranks fused (both)."""
     k: int = 10
     """Hits wanted."""
     filter: Filter | None = None

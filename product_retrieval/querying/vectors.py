@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,8 @@ def side_vector(index: ProductIndex, query: Query, side: Side, rows: dict[str, i
         rows: of the products, by id.
 
     Returns:
-        The vector, and the harder one of the kinds that it was made from: the one that is not the side's own.
+        The vector, and the harder one of the kinds that it was made from: the one that is not the side's own; of the
+        fused side the one kind that it was made from, or fused where there are two.
 
     Raises:
         QueryError: a vector does not fit the index or has no direction, a product has no such side, or the parts
@@ -78,7 +80,14 @@ def side_vector(index: ProductIndex, query: Query, side: Side, rows: dict[str, i
     length = float(np.linalg.norm(total))
     if length < MIN_LENGTH:
         raise QueryError("the parts cancel each other out: nothing is left to look for", field="parts")
-    return SideVector((total / length).astype(np.float32), side if kinds == {side} else other_side(side))
+    return SideVector((total / length).astype(np.float32), kind_of(kinds, side))
+
+
+def kind_of(kinds: Set[Side], side: Side) -> Side:
+    """Return as what kind of query a sum of some kinds is searched for on a side."""
+    if len(kinds) == 1 and (side == "fused" or side in kinds):
+        return next(iter(kinds))
+    return other_side(side)
 
 
 def unit_vector(vector: NDArray[np.floating], dim: int, *, field: str) -> NDArray[np.float64]:
@@ -105,5 +114,6 @@ def unit_vector(vector: NDArray[np.floating], dim: int, *, field: str) -> NDArra
 
 
 def other_side(side: Side) -> Side:
-    """Return the side that a side is not."""
-    return "text" if side == "image" else "image"
+    """Return the side that a side is not; the fused one has no other."""
+    others: dict[Side, Side] = {"image": "text", "text": "image"}
+    return others.get(side, side)

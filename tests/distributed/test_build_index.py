@@ -16,6 +16,7 @@ import pytest
 
 from product_retrieval.faults import VARIABLE
 from product_retrieval.index import open_index
+from product_retrieval.index.fused import describe_fusion, fuse_vectors
 from product_retrieval.index.spec import SIDES
 from product_retrieval.index.versions import current_version, versions
 from product_retrieval.storage import Storage
@@ -194,6 +195,34 @@ def test_update_applies_what_changed(catalog: Path, undisturbed: Path, tmp_path:
     again = run_module(*arguments)
     assert again.returncode == 0, again.stderr
     assert "already built as version 2; nothing to do" in again.stdout
+
+
+def test_fused_side_is_weighed_by_the_groups_of_products(
+    catalog: Path, embeddings: Path, tmp_path: Path, run_module: Run
+) -> None:
+    arguments = ("rayjobs.build_index", "--output", tmp_path / "index", "--fused", "--embeddings")
+    without = run_module(*arguments, embeddings)
+    assert without.returncode == 2, without.stderr
+    assert "name the share of the picture instead: --fused-weight 0.5" in without.stderr.splitlines()[-1]
+    grouped = tmp_path / "catalog"
+    grouped.mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        table = pq.read_table(catalog / name)
+        groups = [f"g{int(product_id[1:]) // 3}" for product_id in table.column("product_id").to_pylist()]
+        pq.write_table(table.append_column("group_id", pa.array(groups)), grouped / name)
+    result = run_module(*arguments, embed(grouped, tmp_path / "grouped", "grouped"), "--shard-rows", "150")
+    assert result.returncode == 0, result.stderr
+    index, manifest = open_index(Storage.at(tmp_path / "index"))
+    fusion = manifest.sides["fused"].fusion
+    assert fusion is not None
+    assert (len(fusion.measured), fusion.num_products) == (11, 398)
+    assert f"fused side: {describe_fusion(fusion)}" in result.stdout
+    image, text = (index.vectors_of(np.arange(398), side) for side in SIDES)
+    expected = fuse_vectors(image, text, fusion.image_weight)
+    np.testing.assert_allclose(index.vectors_of(np.arange(398), "fused"), expected, atol=2e-3)
+    for kind, queries in (("image", image[:9]), ("text", text[:9])):
+        hits = index.search(queries, against="fused", k=5, query_kind=kind)
+        np.testing.assert_allclose(hits.scores, -np.sort(-(queries @ expected.T), axis=1)[:, :5], atol=4e-3)
 
 
 def test_embeddings_of_nothing_are_refused(embeddings: Path, tmp_path: Path, run_module: Run) -> None:
