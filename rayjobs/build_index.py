@@ -3,13 +3,15 @@
     python -m rayjobs.build_index --embeddings out/embeddings --output out/index
     python -m rayjobs.build_index --embeddings out/embeddings --output out/index --fused
     python -m rayjobs.build_index --embeddings out/tuesday --output out/index --update
+    python -m rayjobs.build_index --embeddings CLIP_FOLDER --output out/index --clip-retrieval.model ID
     ray job submit --working-dir . -- python -m rayjobs.build_index --config cluster/options/build_index.yaml
 
 Reads the parts that the embeddings' manifest names. Writes an immutable version below --output (shards, each
 with a FAISS index and float16 vectors of each side and the products; a manifest) and moves the alias current.json to
 it. A job that was killed is finished by running it again; one that was finished finds its version and does nothing.
+A folder that clip-retrieval wrote is made into embeddings below --output first; see docs/migration.md.
 
-Exit codes: 0 done, 2 options, 4 artefact, 1 anything else.
+Exit codes: 0 done, 2 options, 4 artefact, 5 encoder, 1 anything else.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import ray
 
+from product_retrieval.clip_folder import ClipFolderOptions
 from product_retrieval.command import LogLevel, run
 from product_retrieval.embeddings import Manifest, read_manifest
 from product_retrieval.errors import ArtifactError, OptionsError
@@ -48,6 +51,7 @@ from product_retrieval.index.versions import read_manifest as read_index_manifes
 from product_retrieval.memory import machine_bytes
 from product_retrieval.session import ray_session
 from product_retrieval.storage import Storage
+from rayjobs.clip_source import embeddings_to_index
 from rayjobs.index_report import summary
 from rayjobs.index_tasks import Cluster, build_shards, count_all, measure_fusion, train_sides
 from rayjobs.update_index import update_version
@@ -65,7 +69,7 @@ class BuildOptions:
     """Which embeddings to index, how well, and where to."""
 
     embeddings: str
-    """Folder that embed wrote; local or in an object store."""
+    """Folder that embed or clip-retrieval wrote; local or in an object store."""
     output: str
     """Folder of the index; local or in an object store."""
     kind: Kind | None = None
@@ -93,6 +97,8 @@ class BuildOptions:
     """GPUs of the training task; it uses them for the assignments of k-means."""
     seed: int = 0
     """Of samples and k-means."""
+    clip_retrieval: ClipFolderOptions = field(default_factory=ClipFolderOptions)
+    """What a folder of clip-retrieval does not say of itself."""
     log_level: LogLevel = "warning"
     """How much is logged to stderr."""
 
@@ -134,7 +140,8 @@ class Design:
 def build_index(options: BuildOptions) -> None:
     """Build and publish a version and report; see the module's text."""
     started = time.monotonic()
-    embeddings, output = Storage.at(options.embeddings), Storage.at(options.output)
+    output = Storage.at(options.output)
+    embeddings = embeddings_to_index(Storage.at(options.embeddings), options.clip_retrieval, output)
     manifest = read_manifest(embeddings)
     base = read_index_manifest(output, current_version(output)) if options.update else None
     if base is not None:

@@ -80,6 +80,8 @@ def count_vectors(build: Build, part: int) -> dict[Side, int]:
     except (pa.ArrowException, OSError) as error:
         path = build.embeddings.path(name)
         raise ArtifactError(f"{path}: not a readable part: {' '.join(str(error).split())}", path=path) from error
+    if not metadata.num_rows:
+        return dict.fromkeys(SIDES, 0)  # all its products were rejected; a part without rows has no statistics
     nulls = dict.fromkeys(VECTOR_COLUMNS, 0)
     for group in range(metadata.num_row_groups):
         for number in range(metadata.num_columns):

@@ -294,3 +294,33 @@ def test_evaluation_of_the_index_is_written_whole(embeddings: Path, tmp_path: Pa
     wrong = run_module(*arguments, "--where", "brand=x")
     assert wrong.returncode == 2
     assert "no column 'brand'" in wrong.stderr
+
+
+def test_folder_of_clip_retrieval_is_indexed(tmp_path: Path, run_module: Run) -> None:
+    from product_retrieval.encoders.hashing import HashEncoder
+
+    source, output = tmp_path / "clip", tmp_path / "index"
+    captions = [f"thing number {row}" for row in range(40)]
+    vectors = HashEncoder().encode_texts(captions).astype(np.float16)
+    for folder in ("text_emb", "metadata"):
+        (source / folder).mkdir(parents=True)
+    for number, rows in enumerate(np.split(np.arange(40), [25])):
+        np.save(source / "text_emb" / f"text_emb_{number}.npy", vectors[rows])
+        table = pa.table({"caption": [captions[row] for row in rows], "sku": [f"s{row}" for row in rows]})
+        pq.write_table(table, source / "metadata" / f"metadata_{number}.parquet")
+    arguments = ("rayjobs.build_index", "--embeddings", source, "--output", output)
+    unnamed = run_module(*arguments)
+    assert (unnamed.returncode, "--clip-retrieval.model" in unnamed.stderr) == (2, True)
+    arguments = (*arguments, "--clip-retrieval.model", "hash", "--clip-retrieval.product-id", "sku")
+    built = run_module(*arguments)
+    assert built.returncode == 0, built.stderr
+    index, manifest = open_index(Storage.at(output))
+    assert (manifest.num_products, manifest.fingerprint) == (40, HashEncoder().fingerprint)
+    found = index.search(HashEncoder().encode_texts(captions), against="text", k=1).rows[:, 0]
+    assert [product["product_id"] for product in index.describe(found.tolist())] == [f"s{row}" for row in range(40)]
+    again = run_module(*arguments)
+    assert "already built as version 1; nothing to do" in again.stdout
+    np.save(source / "text_emb" / "text_emb_1.npy", vectors[[25, *range(27, 40), 26]])
+    updated = run_module(*arguments, "--update")
+    assert updated.returncode == 0, updated.stderr
+    assert open_index(Storage.at(output))[1].num_products == 40

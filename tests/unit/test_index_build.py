@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
@@ -108,6 +109,12 @@ def test_less_memory_makes_smaller_shards() -> None:
 
 
 # Steps
+
+
+def test_part_whose_products_were_all_rejected_has_no_vectors(build: Build) -> None:
+    table = pq.read_table(build.embeddings.path(build.manifest.parts[0].name)).slice(0, 0)
+    empty = publish_part(build.embeddings, "run", EncodedProducts(9, table))
+    assert count_vectors(replace(build, manifest=replace(build.manifest, parts=(empty,))), 0) == {"image": 0, "text": 0}
 
 
 def test_vectors_are_unit_and_know_their_places(build: Build) -> None:

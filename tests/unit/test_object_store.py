@@ -12,22 +12,27 @@ from typing import Any
 import boto3
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
 from product_retrieval.catalog import plan_catalog, read_slice
 from product_retrieval.catalog.rejections import Rejection
+from product_retrieval.clip_folder import ClipFolderOptions
 from product_retrieval.embeddings import (
     EncodedProducts,
     Manifest,
     count_reasons,
+    iterate_parts,
     publish_part,
     published_parts,
     read_manifest,
     read_part,
     vector_array,
+    vectors_of,
 )
+from product_retrieval.encoders.hashing import HashEncoder
 from product_retrieval.encoders.protocol import Fingerprint
 from product_retrieval.errors import ArtifactError, CatalogError
 from product_retrieval.index import IndexManifest, open_index
@@ -43,6 +48,7 @@ from product_retrieval.index.versions import (
 )
 from product_retrieval.pictures import load_picture
 from product_retrieval.storage import Storage, to_buffer
+from rayjobs.clip_source import embeddings_to_index
 
 VECTORS = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
 
@@ -327,3 +333,16 @@ def test_versions_that_nobody_needs_are_cleaned_up(storage: Storage) -> None:
     collect(storage, garbage, keep=1, min_age_s=0, now_s=4e9)
     assert (versions(storage), storage.exists("builds/dead/piece")) == ([2], False)
     assert open_index(storage)[1].version == 2
+
+
+def test_folder_of_clip_retrieval_is_read_from_the_store(storage: Storage) -> None:
+    encoder, captions = HashEncoder(), ["red mug", "blue cup"]
+    source, table = storage.sub("clip"), pa.table({"caption": captions})
+    vectors = encoder.encode_texts(captions).astype(np.float16)
+    source.put_if_absent("text_emb/text_emb_0.npy", to_buffer(lambda file: np.save(file, vectors)))
+    source.put_if_absent("metadata/metadata_0.parquet", to_buffer(lambda file: pq.write_table(table, file)))
+    found = embeddings_to_index(source, ClipFolderOptions(model="hash"), storage.sub("out"))
+    (rows,) = iterate_parts(found, read_manifest(found))
+    assert found.uri.startswith(storage.uri)
+    assert rows.column("text").to_pylist() == captions
+    np.testing.assert_allclose(vectors_of(rows, "text_vector")[0], vectors, atol=1e-3)
