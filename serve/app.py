@@ -38,7 +38,7 @@ from serve.following import VersionFollower
 from serve.page import page_response
 from serve.problems import ProblemError, install, record_of
 from serve.schemas import BatchRequest, SearchArgs, SearchRequest, SideParams, TextParams
-from serve.searcher import RETRY_AFTER_S, Searcher
+from serve.searcher import RETRY_AFTER_S, QueryVectors, Searcher
 
 READY_TIMEOUT_S = 2.0
 PICTURE_MAX_AGE_S = 3600
@@ -134,7 +134,8 @@ class SearchService:
         """Open the index and read the page."""
         self._follower = VersionFollower(Storage.at(index_uri), fingerprint, pinned=version)
         self._follower.start(poll_s)
-        self._searcher = Searcher(self._follower, encoder)
+        self._vectors = QueryVectors(encoder)
+        self._searcher = Searcher(self._follower, self._vectors)
         self._num_searches = 0
         self._page = page_response()
 

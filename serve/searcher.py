@@ -35,18 +35,54 @@ BUSY = "the encoders of queries have more to do than they can; try again"
 RETRY_AFTER_S = 1
 
 
+class QueryVectors:
+    """Turns texts and pictures into vectors, by the deployment that does so."""
+
+    def __init__(self, encoder: DeploymentHandle[Any]) -> None:
+        """Remember the deployment."""
+        self._encoder = encoder
+
+    async def fingerprint(self) -> str:
+        """Return the digest of what makes the vectors comparable."""
+        return str(await self._encoder.fingerprint.remote())
+
+    async def encode(self, part: QueryPart, *, weight: float = 1.0, where: str = "") -> VectorPart:
+        """Return a text, a picture or a vector as a part of a query.
+
+        Args:
+            part: not a product.
+            weight: of the part.
+            where: the part stands in the request, for errors: `mix.1.`, or nothing.
+
+        Raises:
+            ProblemError: the picture cannot be decoded, or there is more to encode than can be done in time.
+        """
+        try:
+            if part.text is not None:
+                encoded = await self._encoder.encode_text.remote(part.text)
+                return VectorPart(vector=encoded, made_from="text", weight=weight)
+            if part.image is not None:
+                picture: EncodedPicture = await self._encoder.encode_picture.remote(part.image)
+                if picture.vector is None:
+                    raise ProblemError(picture.reason, field=f"{where}image")
+                return VectorPart(vector=picture.vector, made_from="image", weight=weight)
+        except BackPressureError as error:
+            raise ProblemError(BUSY, status=503, retry_after_s=RETRY_AFTER_S) from error
+        return VectorPart(vector=np.asarray(part.vector, np.float64), weight=weight)
+
+
 class Searcher:
     """Answers requests from the version that is served at that moment."""
 
-    def __init__(self, follower: VersionFollower, encoder: DeploymentHandle[Any]) -> None:
+    def __init__(self, follower: VersionFollower, vectors: QueryVectors) -> None:
         """Remember both."""
         self._follower = follower
-        self._encoder = encoder
+        self._vectors = vectors
 
     async def is_ready(self) -> bool:
         """Say whether the encoder answers and its vectors are comparable with the index's."""
         served = self._follower.served.manifest.fingerprint.digest
-        return bool(await self._encoder.fingerprint.remote() == served)
+        return await self._vectors.fingerprint() == served
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         """Answer one request.
@@ -139,8 +175,6 @@ class Searcher:
             return _problem_of(error, request)
         except ProblemError as error:
             return error
-        except BackPressureError:
-            return ProblemError(BUSY, status=503, retry_after_s=RETRY_AFTER_S)
 
     async def _parts(self, served: ServedIndex, request: SearchRequest) -> tuple[Part, ...]:
         given: Sequence[QueryPart] = [request] if request.mix is None else request.mix
@@ -154,15 +188,7 @@ class Searcher:
         weight = part.weight if isinstance(part, MixPart) else 1.0
         if part.product_id is not None:
             return ProductPart(product_id=part.product_id, weight=weight)
-        if part.text is not None:
-            encoded = await self._encoder.encode_text.remote(part.text)
-            return VectorPart(vector=encoded, made_from="text", weight=weight)
-        if part.image is not None:
-            picture: EncodedPicture = await self._encoder.encode_picture.remote(part.image)
-            if picture.vector is None:
-                raise ProblemError(picture.reason, field=f"{where}image")
-            return VectorPart(vector=picture.vector, made_from="image", weight=weight)
-        return VectorPart(vector=np.asarray(part.vector, np.float64), weight=weight)
+        return await self._vectors.encode(part, weight=weight, where=where)
 
 
 def _check_fields(request: SearchRequest, served: ServedIndex) -> None:
