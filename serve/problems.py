@@ -11,8 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_retrieval.errors import QueryError
+from serve.bodies import BodyError, ClientGoneError, read_body, replay
+from serve.requests import current_record
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+BODY_TIMEOUT_S = 30.0
+MARKS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 MAX_ERRORS = 20
 """Named in one answer; a vector of thousands of wrong numbers is one mistake."""
 
@@ -30,38 +34,57 @@ class ProblemError(Exception):
 
 
 class RequestGuard:
-    """ASGI middleware: stops reading a body at its limit, and marks every answer as what it says it is."""
+    """ASGI middleware: takes a body only up to its limits, and marks every answer as what it says it is."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int = MAX_BODY_BYTES, body_timeout_s: float = BODY_TIMEOUT_S
+    ) -> None:
         self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on, with its body in one piece."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        num_bytes = 0
-
-        async def bounded_receive() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > MAX_BODY_BYTES:
-                raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-            return message
 
         async def marked_send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                marks = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-                message = {**message, "headers": [*message["headers"], *marks]}
-            await send(message)
+            await send(marked(message))
 
-        await self._app(scope, bounded_receive, marked_send)
+        try:
+            body = await read_body(scope, receive, max_bytes=self._max_body_bytes, timeout_s=self._body_timeout_s)
+        except ClientGoneError:
+            return
+        except BodyError as error:
+            refusal = problem(error.status, str(error))
+            if error.status != HTTPStatus.BAD_REQUEST:
+                refusal.headers["Connection"] = "close"  # the rest of the body is not read
+            await refusal(scope, receive, marked_send)
+            return
+        record = current_record()
+        if record is not None:
+            record.num_body_bytes = len(body)
+        await self._app(scope, replay(body, receive), marked_send)
 
 
-def install(app: FastAPI) -> None:
-    """Let an application answer every failure with a problem document."""
-    app.add_middleware(RequestGuard)
+def marked(message: Message) -> Message:
+    """Return a message of ASGI; the start of an answer with the marks that it lacks."""
+    if message["type"] != "http.response.start":
+        return message
+    present = {name.lower() for name, _ in message["headers"]}
+    return {**message, "headers": [*message["headers"], *(mark for mark in MARKS if mark[0] not in present)]}
+
+
+def install(app: FastAPI, *, max_body_bytes: int = MAX_BODY_BYTES, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
+    """Let an application answer every failure with a problem document.
+
+    Args:
+        app: not yet started.
+        max_body_bytes: longest body that is taken.
+        body_timeout_s: longest time that a body may take to arrive.
+    """
+    app.add_middleware(RequestGuard, max_body_bytes=max_body_bytes, body_timeout_s=body_timeout_s)
     app.add_exception_handler(ProblemError, _answer_problem)
     app.add_exception_handler(QueryError, _answer_query_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -90,7 +113,14 @@ def record_of(error: ProblemError) -> dict[str, Any]:
 
 def _document(status: int, detail: str, errors: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
     document: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
-    return document | ({"detail": detail, "errors": list(errors)} if errors else {"detail": detail})
+    document |= {"detail": detail, "errors": list(errors)} if errors else {"detail": detail}
+    record = current_record()
+    return document if record is None else document | {"request_id": record.request_id}
+
+
+def unexpected() -> JSONResponse:
+    """Return the problem document of a failure that is not the request's."""
+    return problem(500, "an error of the service, not of the request; its log says more")
 
 
 async def _answer_problem(_request: Request, error: Exception) -> JSONResponse:
@@ -127,7 +157,7 @@ async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_unexpected(_request: Request, _error: Exception) -> JSONResponse:
-    return problem(500, "an error of the service, not of the request; its log says more")
+    return unexpected()
 
 
 def _field(location: Sequence[int | str]) -> str:
