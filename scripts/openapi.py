@@ -16,9 +16,9 @@ FILE = ROOT / "docs" / "openapi.json"
 def main() -> None:
     """Write the document."""
     sys.path.insert(0, str(ROOT))
-    from serve.app import app
+    from serve.routes import documented_application
 
-    FILE.write_text(json.dumps(app.openapi(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    FILE.write_text(json.dumps(documented_application().openapi(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ D is the dimension of the index, S the side of the model's input.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,7 @@ from ray import serve
 from product_retrieval.encoders.protocol import Device
 from product_retrieval.images import ImageLimits, decode
 from product_retrieval.search import open_encoder_as
+from serve.metrics import EncoderMetrics
 
 logger = logging.getLogger("ray.serve")  # the one that Serve writes to the replica's log
 
@@ -60,27 +63,50 @@ class QueryEncoder:
         """
         self._encoder = open_encoder_as(model, fingerprint, made_with=made_with, device=device)
         self._decoders = asyncio.Semaphore(NUM_DECODERS)
+        self._metrics = EncoderMetrics()
+        self._num_waiting = 0
         logger.info("encoder_ready model=%s fingerprint=%s", model, fingerprint[:12])
 
     def fingerprint(self) -> str:
         """Return the digest of what makes this encoder's vectors comparable."""
         return self._encoder.fingerprint.digest
 
+    async def encode_text(self, text: str) -> NDArray[np.float32]:
+        """Return the vector of a text, float32 [D]."""
+        with self._waiting():
+            return await self._encode_texts(text)
+
     @serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def encode_text(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        """Return the vector of a text; Serve gathers the texts of a batch and hands each caller its own."""
+    async def _encode_texts(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        """Encode a batch; Serve gathers it and hands each caller its own."""
+        self._metrics.observe_batch(kind="text", size=len(texts))
         return list(await asyncio.to_thread(self._encoder.encode_texts, texts))
 
     async def encode_picture(self, data: bytes) -> EncodedPicture:
         """Decode and encode the untrusted bytes of a picture."""
-        async with self._decoders:
-            prepared = await asyncio.to_thread(self._prepare, data)
-        return EncodedPicture(None, prepared) if isinstance(prepared, str) else await self._encode_prepared(prepared)
+        with self._waiting():
+            async with self._decoders:
+                prepared = await asyncio.to_thread(self._prepare, data)
+            return (
+                EncodedPicture(None, prepared) if isinstance(prepared, str) else await self._encode_prepared(prepared)
+            )
 
     @serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
     async def _encode_prepared(self, prepared: list[NDArray[np.uint8]]) -> list[EncodedPicture]:
+        self._metrics.observe_batch(kind="image", size=len(prepared))
         vectors = await asyncio.to_thread(self._encoder.encode_images, np.stack(prepared))
         return [EncodedPicture(vector) for vector in vectors]
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Count a query that is not answered yet."""
+        self._num_waiting += 1
+        self._metrics.show_queue(self._num_waiting)
+        try:
+            yield
+        finally:
+            self._num_waiting -= 1
+            self._metrics.show_queue(self._num_waiting)
 
     def _prepare(self, data: bytes) -> NDArray[np.uint8] | str:
         """Return the model's input, uint8 [S, S, 3], or why there is none."""

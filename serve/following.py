@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
 
 from product_retrieval.errors import ArtifactError, EncoderError, RetrievalError
 from product_retrieval.index.gates import MIN_SELF_FOUND
@@ -39,6 +40,18 @@ class Refusal:
     """time.monotonic()."""
 
 
+class IndexMetrics(Protocol):
+    """Where it is counted; ServiceMetrics does."""
+
+    def show_index(self, *, version: int, age_s: float) -> None:
+        """Show which version answers, and how many seconds ago it was published."""
+        ...
+
+    def count_refused_swap(self, reason: str) -> None:
+        """Count a version that was refused, by the type of the error."""
+        ...
+
+
 class VersionFollower:
     """Holds the version that is served."""
 
@@ -48,8 +61,7 @@ class VersionFollower:
         fingerprint: str,
         *,
         pinned: int | None = None,
-        on_change: Callable[[IndexManifest], None] = lambda _: None,
-        on_refusal: Callable[[Refusal], None] = lambda _: None,
+        metrics: IndexMetrics | None = None,
     ) -> None:
         """Open the current version, or the latest that was current and can be served.
 
@@ -57,8 +69,7 @@ class VersionFollower:
             storage: the index's folder.
             fingerprint: digest of the encoder of the queries.
             pinned: serve this version whatever the alias says.
-            on_change: called with the manifest of each version that is moved to.
-            on_refusal: called once for each refusal.
+            metrics: are told which version answers, and which were refused.
 
         Raises:
             RetrievalError: none can be served.
@@ -66,18 +77,16 @@ class VersionFollower:
         self._storage = storage
         self._fingerprint = fingerprint
         self._pinned = pinned
-        self._on_change = on_change
-        self._on_refusal = on_refusal
+        self._metrics = metrics
         self._checking = threading.Lock()
         self._stopped = threading.Event()
         self.refused: Refusal | None = None
         self.served = self._open_first()
-        on_change(self.served.manifest)
+        self._show()
 
     def start(self, poll_s: float) -> None:
         """Look at the alias from time to time, in a thread of its own."""
-        if self._pinned is None:
-            threading.Thread(target=self._poll, args=(poll_s,), name="follow-alias", daemon=True).start()
+        threading.Thread(target=self._poll, args=(poll_s,), name="follow-alias", daemon=True).start()
 
     def stop(self) -> None:
         """Look no more."""
@@ -101,6 +110,13 @@ class VersionFollower:
     def _poll(self, poll_s: float) -> None:
         while not self._stopped.wait(poll_s):
             self.check()
+            self._show()
+
+    def _show(self) -> None:
+        if self._metrics is not None:
+            published = datetime.fromisoformat(self.served.manifest.created)
+            age_s = (datetime.now(UTC) - published).total_seconds()
+            self._metrics.show_index(version=self.served.version, age_s=age_s)
 
     def _was_refused(self, alias: Alias) -> bool:
         refused = self.refused
@@ -112,19 +128,20 @@ class VersionFollower:
         try:
             opened = self._open(alias.version)
         except Exception as error:  # noqa: BLE001 - a version that cannot be served must not end the one that can
-            self._refuse(alias, str(error) or repr(error))
+            self._refuse(alias, error)
             return
         before, self.served, self.refused = self.served.version, opened, None
         logger.info(
             "version_moved uri=%s from=%s to=%s opened_s=%.2f",
             self._storage.uri, before, opened.version, time.monotonic() - started,
         )  # fmt: skip
-        self._on_change(opened.manifest)
 
-    def _refuse(self, alias: Alias, reason: str) -> None:
+    def _refuse(self, alias: Alias, error: Exception) -> None:
+        reason, kind = str(error) or repr(error), type(error).__name__
         self.refused = Refusal(alias.version, alias.generation, reason, time.monotonic())
         logger.error("version_refused uri=%s version=%s reason=%s", self._storage.uri, alias.version, reason)
-        self._on_refusal(self.refused)
+        if self._metrics is not None:
+            self._metrics.count_refused_swap(kind)
 
     def _open_first(self) -> ServedIndex:
         if self._pinned is not None:
@@ -136,7 +153,7 @@ class VersionFollower:
                 return self._open(version)
             except RetrievalError as error:
                 first = first or error
-                self._refuse(alias, str(error))
+                self._refuse(alias, error)
         assert first is not None
         raise first
 

@@ -32,7 +32,7 @@ class ServiceMetrics:
             tag_keys=("stage",),
         )
         self._version = Gauge(f"{PREFIX}index_version", "Version of the index that answers.")
-        self._age_s = Gauge(f"{PREFIX}index_age_seconds", "Seconds since that version was built.")
+        self._age_s = Gauge(f"{PREFIX}index_age_seconds", "Seconds since that version was published.")
         self._refused = Counter(
             f"{PREFIX}refused_swaps", "Versions of the index that were not moved to.", tag_keys=("reason",)
         )
@@ -74,7 +74,7 @@ class EncoderMetrics:
             boundaries=BATCH_BOUNDS,
             tag_keys=("kind",),
         )
-        self._queue_length = Gauge(f"{PREFIX}encoder_queue_length", "Queries that wait for a forward pass.")
+        self._queue_length = Gauge(f"{PREFIX}encoder_queue_length", "Queries that are not encoded yet.")
 
     def observe_batch(self, *, kind: str, size: int) -> None:
         """Take the size of a batch of texts or of pictures."""

@@ -16,6 +16,7 @@ from product_retrieval.index.spec import MAX_LISTS
 from product_retrieval.querying import parse_filter_text
 from product_retrieval.querying.filters import MAX_JSON_CHARS
 from product_retrieval.querying.query import MAX_PARTS, MAX_RESCORE_FACTOR
+from serve.guard import GuardOptions
 
 MAX_K = 200
 MAX_TEXT_CHARS = 2_000
@@ -25,7 +26,7 @@ MAX_DIM = 65_536
 """Longest vector that is parsed at all; the index then asks for exactly its own D."""
 MAX_NAME_CHARS = 1_000
 MAX_BATCH = 64
-Against = Literal["image", "text", "both"]  # one literal, so that a wrong value is one mistake
+Against = Literal["image", "text", "fused", "both"]  # one literal, so that a wrong value is one mistake
 QueryKind = Literal["text", "image", "product_id", "vector", "mix"]
 QUERY_KINDS: tuple[QueryKind, ...] = get_args(QueryKind)
 PART_KINDS = QUERY_KINDS[:-1]
@@ -50,6 +51,35 @@ class SearchArgs(BaseModel):
     """Most processes that search, and most that encode: more are started under load, as far as there are CPUs."""
     encoder_gpus: float = Field(default=0.0, ge=0)
     """Share of a GPU that an encoder takes, or whole GPUs; 0 encodes on CPUs."""
+    clip_retrieval: bool = False
+    """Also answer the clients of clip-retrieval; see docs/migration.md."""
+    keys_file: str | None = None
+    """File of API key hashes, at the same path on each machine with a replica; see docs/serving.md."""
+    allow_open: bool = False
+    """Answer without keys although HTTP listens beyond this machine."""
+    cors_origins: tuple[str, ...] = ()
+    """Other origins whose pages may ask; on the command line separated by commas."""
+    log_queries: bool = False
+    """Write the texts that are searched for to the access log."""
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def origins_of_the_command_line(cls, value: object) -> object:
+        """Split what the command line gives as one word."""
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    def guard(self) -> GuardOptions:
+        """Return who may ask, and what is kept of it.
+
+        Raises:
+            OptionsError: a value is wrong.
+        """
+        return GuardOptions(
+            keys_file=self.keys_file,
+            allow_open=self.allow_open,
+            cors_origins=self.cors_origins,
+            log_queries=self.log_queries,
+        )
 
 
 def decode_base64(value: object) -> bytes:
@@ -131,7 +161,8 @@ class SearchRequest(QueryPart):
     mix: list[MixPart] | None = Field(default=None, min_length=1, max_length=MAX_PARTS, description="a weighted sum")
     k: int = Field(default=10, ge=1, le=MAX_K, description="hits wanted")
     against: Against = Field(
-        default="image", description="compare with the products' pictures, with their texts, or with both by rank"
+        default="image",
+        description="what is compared: pictures, texts, the two fused into one vector, or both by rank",
     )
     filter: dict[str, Any] | None = Field(default=None, description="which products may be hits; see docs/search.md")
     collapse: str | None = Field(default=None, max_length=MAX_NAME_CHARS, description="column of which one hit a value")

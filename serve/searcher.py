@@ -90,13 +90,17 @@ class Searcher:
         Raises:
             ProblemError: it does not fit this index.
         """
-        (answer,) = await self.search_all([request])
+        _, (answer,) = await self.search_all([request])
         if isinstance(answer, ProblemError):
             raise answer
         return answer
 
-    async def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchAnswer | ProblemError]:
-        """Answer requests together, all from one version; each gets its answer or why there is none."""
+    async def search_all(self, requests: Sequence[SearchRequest]) -> tuple[int, list[SearchAnswer | ProblemError]]:
+        """Answer requests together, all from one version.
+
+        Returns:
+            The version, and for each request its answer or why there is none.
+        """
         served = self._follower.served
         started = time.perf_counter()
         prepared = await asyncio.gather(*(self._prepare(served, request) for request in requests))
@@ -107,7 +111,7 @@ class Searcher:
             encode=round(encode_s * 1000, 3), search=round(search_s * 1000, 3), products=round(products_s * 1000, 3)
         )
         found = iter(described)
-        return [
+        return served.version, [
             _answered(served, request, next(found), times) if isinstance(query, Query) else query
             for request, query in zip(requests, prepared, strict=True)
         ]

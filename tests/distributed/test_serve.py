@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import secrets
 import select
 import shutil
 import socket
@@ -39,8 +40,10 @@ from product_retrieval.storage import Storage
 from rayjobs.build_index import BuildOptions, build_index
 from rayjobs.embed import EmbedOptions, embed
 from rayjobs.encoder_pool import PoolOptions
-from serve.app import MAX_SEARCHES, build
+from serve.app import build
 from serve.following import VersionFollower
+from serve.keys import line_of
+from serve.routes import MAX_SEARCHES
 from serve.schemas import SearchArgs
 
 pytestmark = pytest.mark.distributed
@@ -105,7 +108,11 @@ def port(index_uri: str) -> int:
         probe.bind(("127.0.0.1", 0))
         free_port: int = probe.getsockname()[1]
     ray_serve.start(http_options=HTTPOptions(host="127.0.0.1", port=free_port))
-    ray_serve.run(build(SearchArgs(index=index_uri, poll_s=0.2, max_replicas=1)), name="search", route_prefix="/")
+    ray_serve.run(
+        build(SearchArgs(index=index_uri, poll_s=0.2, max_replicas=1, clip_retrieval=True)),
+        name="search",
+        route_prefix="/",
+    )
     return free_port
 
 
@@ -363,6 +370,60 @@ def test_more_searches_than_fit_are_refused_in_time_and_the_rest_are_right(call:
     assert len(query["queries"]) < MAX_SEARCHES < 2 * len(query["queries"])
 
 
+def test_the_clients_of_clip_retrieval_are_answered(call: Any) -> None:
+    assert call("GET", "/indices-list")[2] == ["products"]
+    asked = {
+        "text": "lamp number 7",
+        "modality": "text",
+        "num_images": 2,
+        "num_result_ids": 4,
+        "indice_name": "products",
+    }
+    status, _, found = call("POST", "/knn-service", asked)
+    assert status == 200
+    assert [one.get("product_id") for one in found] == [found[0]["product_id"], found[1]["product_id"], None, None]
+    assert (found[0]["product_id"], found[0]["caption"]) == ("p07", "lamp number 7")
+    (described,) = call("POST", "/metadata", {"ids": [found[0]["id"]], "indice_name": "products"})[2]
+    assert described["metadata"]["product_id"] == "p07"
+
+
+def test_an_answer_and_a_problem_carry_the_id_of_the_request(call: Any) -> None:
+    for path, status in (("/v1/search?q=lamp", 200), ("/v1/search?q=", 422)):
+        found, headers, body = call("GET", path)
+        assert found == status
+        assert headers["x-request-id"]
+        assert status == 200 or body["request_id"] == headers["x-request-id"]
+
+
+@pytest.mark.usefixtures("port")
+def test_with_keys_only_the_page_and_the_probes_are_open(index_uri: str, tmp_path: Path, port: int) -> None:
+    key = secrets.token_urlsafe(32)
+    (tmp_path / "keys").write_text(line_of(key, "shop") + "\n")
+    args = SearchArgs(index=index_uri, max_replicas=1, keys_file=str(tmp_path / "keys"))
+    ray_serve.run(build(args), name="locked", route_prefix="/locked")
+    try:
+        statuses = {}
+        for path in (
+            "/",
+            "/livez",
+            "/readyz",
+            "/v1/info",
+            "/v1/search?q=lamp",
+            "/openapi.json",
+            "/docs",
+            "/v1/refresh",
+        ):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", f"/locked{path}")
+            statuses[path] = connection.getresponse().status
+        assert statuses == dict.fromkeys(statuses, 401) | {"/": 200, "/livez": 200, "/readyz": 200}
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/locked/v1/search?q=lamp", headers={"Authorization": f"Bearer {key}"})
+        assert connection.getresponse().status == 200
+    finally:
+        ray_serve.delete("locked")
+
+
 def wait_for_info(call: Any, name: str, value: object) -> dict[str, Any]:
     """Return /v1/info as soon as a part of it is as it should be."""
     for _ in range(300):
@@ -427,9 +488,9 @@ def test_a_replica_that_starts_on_a_version_it_cannot_serve_takes_the_one_before
     good = read_manifest(storage, 1)
     bad = publish(storage, replace(good, gates={})).version
     promote(storage, bad)
-    refusals: list[int] = []
-    follower = VersionFollower(storage, good.fingerprint.digest, on_refusal=lambda one: refusals.append(one.version))
-    assert (follower.served.version, refusals) == (1, [bad])
+    follower = VersionFollower(storage, good.fingerprint.digest)
+    assert follower.refused is not None
+    assert (follower.served.version, follower.refused.version) == (1, bad)
     with pytest.raises(ArtifactError, match="gates"):
         VersionFollower(storage, good.fingerprint.digest, pinned=bad)
     (tmp_path / "index" / "current.json").write_bytes(b"{")
