@@ -8,6 +8,9 @@ import json
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
+MAX_DISCARDED = 8
+"""A body of up to so many times the limit is taken and thrown away: a client that is still sending sees a closed
+connection instead of the answer."""
 MAX_JSON_DEPTH = 32
 """Lists and objects inside one another; a query with a filter needs fewer than ten."""
 OPENERS_AND_CLOSERS = bytes.maketrans(b"[]{}", b"()()")
@@ -27,7 +30,7 @@ class ClientGoneError(Exception):
 
 
 async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
-    """Return the body of a request; one that says it is too large is not read at all.
+    """Return the body of a request; one that says it is far too large is not read at all.
 
     Args:
         scope: of ASGI.
@@ -43,7 +46,7 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s
     length = headers.get("content-length", "0")
     if length == "0" and "transfer-encoding" not in headers:
         return b""  # RFC 9112, section 6.3
-    if length.isdecimal() and int(length[:20]) > max_bytes:
+    if length.isdecimal() and int(length[:20]) > MAX_DISCARDED * max_bytes:
         raise _too_large(max_bytes)
     try:
         async with asyncio.timeout(timeout_s):
@@ -64,11 +67,15 @@ async def _read(receive: Receive, max_bytes: int) -> bytes:
             raise ClientGoneError
         chunk = message.get("body", b"")
         num_bytes += len(chunk)
-        if num_bytes > max_bytes:
+        if num_bytes <= max_bytes:
+            chunks.append(chunk)
+        if num_bytes > MAX_DISCARDED * max_bytes:
             raise _too_large(max_bytes)
-        chunks.append(chunk)
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            break
+    if num_bytes > max_bytes:
+        raise _too_large(max_bytes)
+    return b"".join(chunks)
 
 
 def _too_large(max_bytes: int) -> BodyError:

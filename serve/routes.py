@@ -1,12 +1,12 @@
-"""The routes of the service, over whatever answers them: HTTP in, HTTP out, and how many searches there may be at once."""
+"""The routes of the service: HTTP in, HTTP out, and how many searches there may be at once."""
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 from ray.exceptions import RayError
@@ -17,7 +17,7 @@ from product_retrieval import __version__
 from serve.answers import BatchAnswer, Problem, ProductRecord, SearchAnswer, ServiceInfo
 from serve.api_docs import docs_response
 from serve.candidates import ServedCandidates
-from serve.clip_retrieval import DEFAULT_NAME, answer_knn, answer_metadata
+from serve.clip_retrieval import clip_retrieval_router
 from serve.following import VersionFollower
 from serve.metrics import ServiceMetrics
 from serve.page import page_response
@@ -100,9 +100,7 @@ class Routes:
         add("/", self.page, include_in_schema=False)
         app.add_api_route("/docs", lambda: docs_response(app.openapi()), include_in_schema=False)
         if self._is_clip_retrieval:
-            add("/indices-list", self.indices_list, include_in_schema=False)
-            add("/knn-service", self.knn_service, methods=["POST"], include_in_schema=False)
-            add("/metadata", self.metadata, methods=["POST"], include_in_schema=False)
+            app.include_router(clip_retrieval_router(self._candidates), dependencies=[Depends(self._admission)])
         return app
 
     async def search(self, request: SearchRequest) -> Response:
@@ -166,21 +164,12 @@ class Routes:
         """Return the page."""
         return self._page
 
-    async def indices_list(self) -> list[str]:
-        """Name the index, to clients of clip-retrieval."""
-        return [DEFAULT_NAME]
-
-    async def knn_service(self, request: Request) -> Response:
-        """Search, for clients of clip-retrieval."""
-        with self._admitted():
-            return await answer_knn(self._candidates(), await request.body(), name=DEFAULT_NAME)
-
-    async def metadata(self, request: Request) -> Response:
-        """Return products by their rows, to clients of clip-retrieval."""
-        return await answer_metadata(self._candidates(), await request.body(), name=DEFAULT_NAME)
-
     def _candidates(self) -> ServedCandidates:
         return ServedCandidates(self._follower.served, self._vectors)
+
+    async def _admission(self) -> AsyncIterator[None]:
+        with self._admitted():
+            yield
 
     @contextlib.contextmanager
     def _admitted(self, num_queries: int = 1) -> Iterator[None]:
