@@ -16,8 +16,9 @@ import pytest
 
 from product_retrieval.catalog import plan_catalog
 from product_retrieval.embedding_steps import PartPublisher, embed_serially
-from product_retrieval.embeddings import read_manifest
+from product_retrieval.embeddings import part_name, read_manifest
 from product_retrieval.encoders.hashing import HashEncoder
+from product_retrieval.faults import VARIABLE
 from product_retrieval.images import ImageLimits
 from product_retrieval.slice_reader import SliceReader
 from product_retrieval.storage import Storage
@@ -86,22 +87,27 @@ def test_killed_job_shows_only_whole_parts_and_the_rerun_finishes_the_rest(
     start_module: Callable[..., subprocess.Popen[str]],
     wait_for_parts: Callable[..., None],
 ) -> None:
-    process = start_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH)
-    wait_for_parts(tmp_path, process, at_least=3)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    # No encoder survives this part, so the job is in its middle however long it takes to end.
+    env = {VARIABLE: f"encode {part_name(NUM_PARTS // 2)}@{marks}@1000"}
+    output = tmp_path / "output"
+    process = start_module("rayjobs.embed", "--catalog", catalog, "--output", output, *HASH, env=env)
+    wait_for_parts(output, process, at_least=3)
     os.kill(process.pid, how)
     _, stderr = process.communicate(timeout=60)
     if how != signal.SIGKILL:
         assert process.returncode == 130, stderr
         assert "interrupted; run the same command again" in stderr.splitlines()[-1]
-    done = {path.name: path.read_bytes() for path in (tmp_path / "data").glob("*.parquet")}
+    done = {path.name: path.read_bytes() for path in (output / "data").glob("*.parquet")}
     assert 3 <= len(done) < NUM_PARTS, "the job was not killed in its middle"
-    assert not (tmp_path / "manifest.json").exists()
-    for path in (tmp_path / "data").iterdir():
+    assert not (output / "manifest.json").exists()
+    for path in (output / "data").iterdir():
         assert pq.read_table(path).num_rows <= ROWS_PER_PART
-    again = run_module("rayjobs.embed", "--catalog", catalog, "--output", tmp_path, *HASH)
+    again = run_module("rayjobs.embed", "--catalog", catalog, "--output", output, *HASH)
     assert again.returncode == 0, again.stderr
-    assert rows_of(tmp_path).equals(expected)
-    assert {name: (tmp_path / "data" / name).read_bytes() for name in done} == done
+    assert rows_of(output).equals(expected)
+    assert {name: (output / "data" / name).read_bytes() for name in done} == done
 
 
 def test_killed_encoder_costs_nothing(
