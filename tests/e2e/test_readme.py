@@ -109,7 +109,7 @@ def serves(shop: Path, line: str) -> None:
         answer = ask("http://127.0.0.1:8000/v1/search?q=red+box&k=3", service)
         assert len(answer["hits"]) == 3
         os.kill(service.pid, signal.SIGINT)
-        service.communicate(timeout=60)
+        service.communicate(timeout=150)  # a replica that is still starting has 20 s, one deployment after the other
     finally:
         if service.poll() is None:
             os.killpg(service.pid, signal.SIGKILL)
