@@ -1,6 +1,6 @@
 """What comes back over the wire."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,8 +15,10 @@ class HitRecord(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_bytes="base64")
 
     rank: int
+    retrieval_rank: int
+    """Place among the candidates of the index, from 1: `rank`, unless a re-ranker ordered them."""
     score: float
-    """Of the answer's `score_kind`."""
+    """Of the answer's `score_kind`; a re-ranker does not change it."""
     product_id: str
     title: str
     image_url: str | None
@@ -35,6 +37,7 @@ class StageTimes(BaseModel):
     encode: float
     search: float
     products: float
+    rerank: float
 
     def header(self) -> str:
         """Return the value of a `Server-Timing` header (W3C Server Timing, section 3)."""
@@ -51,6 +54,8 @@ class SearchAnswer(BaseModel):
     against: Against
     score_kind: ScoreKind
     """A cosine similarity from -1 to 1; or, against both sides, a sum of 1 / (60 + place), good for this order only."""
+    ranking: Literal["retrieval", "reranked"]
+    """Whose order this is: the index's, or the re-ranker's, if the service has one and it answered in time."""
     num_allowed: int
     """Products that might have been hits: all of them, or those that the filter leaves."""
     points: dict[Side, OperatingPoint | None]

@@ -21,12 +21,13 @@ from ray.serve.handle import DeploymentHandle
 
 from product_retrieval.index.versions import current_version, read_manifest
 from product_retrieval.storage import Storage
+from serve.arguments import SearchArgs
 from serve.deployments import QueryEncoder
 from serve.following import VersionFollower
 from serve.guard import install
 from serve.metrics import ServiceMetrics
+from serve.ranking import Ranking, load_reranker
 from serve.routes import MAX_SEARCHES, Routes
-from serve.schemas import SearchArgs
 from serve.searcher import RETRY_AFTER_S, QueryVectors
 
 
@@ -41,13 +42,20 @@ from serve.searcher import RETRY_AFTER_S, QueryVectors
 class SearchService:
     """A replica: it has the index in its own process, so a search is a call and not a hop."""
 
-    def __init__(self, args: SearchArgs, fingerprint: str, encoder: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self,
+        args: SearchArgs,
+        fingerprint: str,
+        encoder: DeploymentHandle[Any],
+        reranker: DeploymentHandle[Any] | None = None,
+    ) -> None:
         """Open the index.
 
         Args:
             args: of the application.
             fingerprint: digest of the encoder.
             encoder: the deployment that encodes queries.
+            reranker: the one that orders what was found, if any.
 
         Raises:
             RetrievalError: there is no version that can be served.
@@ -59,6 +67,9 @@ class SearchService:
         )
         self._follower.start(args.poll_s)
         self._vectors = QueryVectors(encoder)
+        self._ranking = Ranking(
+            reranker, depth=args.rerank_depth, timeout_s=args.rerank_timeout_s, metrics=self._metrics
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve asks for it in the replica, where it is known who may ask.
@@ -66,7 +77,9 @@ class SearchService:
         Raises:
             OptionsError: nobody is asked for a key although strangers can reach the service.
         """
-        routes = Routes(self._follower, self._vectors, self._metrics, is_clip_retrieval=self._args.clip_retrieval)
+        routes = Routes(
+            self._follower, self._vectors, self._ranking, self._metrics, is_clip_retrieval=self._args.clip_retrieval
+        )
         app = routes.application()
         install(app, self._args.guard(), metrics=self._metrics)
         return app
@@ -77,10 +90,10 @@ class SearchService:
             self._follower.stop()
 
 
-def autoscaling(max_replicas: int) -> AutoscalingConfig:
+def autoscaling(min_replicas: int, max_replicas: int) -> AutoscalingConfig:
     """Return how replicas follow load: twice as many after ten seconds of it, fewer after minutes without."""
     return AutoscalingConfig(
-        min_replicas=1,
+        min_replicas=min_replicas,
         max_replicas=max_replicas,
         target_ongoing_requests=8,
         upscale_delay_s=0,
@@ -95,15 +108,16 @@ def build(args: SearchArgs) -> Application:
 
     Raises:
         ArtifactError: there is no such index or version.
-        OptionsError: the options of who may ask are wrong.
+        OptionsError: the options of who may ask are wrong, or there is no such re-ranker.
     """
     args.guard()
     storage = Storage.at(args.index)
     manifest = read_manifest(storage, current_version(storage) if args.version is None else args.version)
-    fingerprint, scaled = manifest.fingerprint.digest, autoscaling(args.max_replicas)
+    fingerprint, scaled = manifest.fingerprint.digest, autoscaling(args.min_replicas, args.max_replicas)
     encoder = QueryEncoder.options(
         autoscaling_config=scaled, ray_actor_options={"num_cpus": 0.5, "num_gpus": args.encoder_gpus}
     ).bind(args.model or manifest.model, fingerprint, manifest.model, args.device)
+    reranker = None if args.reranker is None else load_reranker(args.reranker)
     return SearchService.options(autoscaling_config=scaled).bind(
-        args.model_copy(update={"index": storage.uri}), fingerprint, encoder
+        args.model_copy(update={"index": storage.uri}), fingerprint, encoder, reranker
     )

@@ -27,7 +27,7 @@ class ServiceMetrics:
         )
         self._stage_ms = Histogram(
             f"{PREFIX}stage_ms",
-            "Time of a stage of a search: encode, search, products.",
+            "Time of a stage of a search: encode, search, products, rerank.",
             boundaries=LATENCY_BOUNDS_MS,
             tag_keys=("stage",),
         )
@@ -35,6 +35,12 @@ class ServiceMetrics:
         self._age_s = Gauge(f"{PREFIX}index_age_seconds", "Seconds since that version was published.")
         self._refused = Counter(
             f"{PREFIX}refused_swaps", "Versions of the index that were not moved to.", tag_keys=("reason",)
+        )
+
+        self._rerank_failures = Counter(
+            f"{PREFIX}rerank_failures",
+            "Answers that kept the index's order though asked otherwise.",
+            tag_keys=("reason",),
         )
 
     # Serve fills a missing tag `route` with the application's prefix, so it is always given here.
@@ -62,6 +68,10 @@ class ServiceMetrics:
     def count_refused_swap(self, reason: str) -> None:
         """Count a version that was refused; the reason is one of a few words, such as sha256 or fingerprint."""
         self._refused.inc(tags={"reason": reason})
+
+    def count_rerank_failure(self, reason: str) -> None:
+        """Count an answer without its re-ranker's order; the reason is timeout, error or order."""
+        self._rerank_failures.inc(tags={"reason": reason})
 
 
 class EncoderMetrics:

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_retrieval.errors import QueryError
@@ -149,11 +150,21 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     return problem(422, "; ".join(f"{one['field']}: {one['detail']}" for one in errors), errors)
 
 
-async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     answer = problem(error.status_code, error.detail)
     answer.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        answer.headers["Allow"] = ", ".join(_allowed_methods(request))
     return answer
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods that a path takes; Starlette names those of the first of its routes only."""
+    routes = request.app.routes
+    return sorted(
+        {method for route in routes if route.matches(request.scope)[0] != Match.NONE for method in route.methods or ()}
+    )
 
 
 async def _answer_unexpected(_request: Request, _error: Exception) -> JSONResponse:

@@ -22,6 +22,7 @@ from serve.following import VersionFollower
 from serve.metrics import ServiceMetrics
 from serve.page import page_response
 from serve.problems import ProblemError, record_of
+from serve.ranking import Ranking
 from serve.requests import note_search
 from serve.schemas import BatchRequest, SearchRequest, SideParams, TextParams
 from serve.searcher import RETRY_AFTER_S, QueryVectors, Searcher
@@ -53,19 +54,26 @@ class Routes:
     """What each path does."""
 
     def __init__(
-        self, follower: VersionFollower, vectors: QueryVectors, metrics: ServiceMetrics, *, is_clip_retrieval: bool
+        self,
+        follower: VersionFollower,
+        vectors: QueryVectors,
+        ranking: Ranking,
+        metrics: ServiceMetrics,
+        *,
+        is_clip_retrieval: bool,
     ) -> None:
         """Remember what answers.
 
         Args:
             follower: holds the version that is served.
             vectors: encodes queries.
+            ranking: orders what was found.
             metrics: counts.
             is_clip_retrieval: also answer the clients of clip-retrieval.
         """
         self._follower = follower
         self._vectors = vectors
-        self._searcher = Searcher(follower, vectors)
+        self._searcher = Searcher(follower, vectors, ranking)
         self._metrics = metrics
         self._is_clip_retrieval = is_clip_retrieval
         self._num_searches = 0
@@ -197,7 +205,7 @@ class Routes:
 def documented_application() -> FastAPI:
     """Return the application with nothing behind it, for its OpenAPI document."""
     nothing = cast("Any", None)
-    return Routes(nothing, nothing, nothing, is_clip_retrieval=False).application()
+    return Routes(nothing, nothing, nothing, nothing, is_clip_retrieval=False).application()
 
 
 def json_response(record: BaseModel) -> Response:

@@ -1,4 +1,4 @@
-"""What is asked over the wire, and the arguments of the application; answers.py has what comes back.
+"""What is asked over the wire; answers.py has what comes back, arguments.py what the application is started with.
 
 D is the dimension of the index.
 """
@@ -11,12 +11,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
-from product_retrieval.encoders.protocol import Device
 from product_retrieval.index.spec import MAX_LISTS
 from product_retrieval.querying import parse_filter_text
 from product_retrieval.querying.filters import MAX_JSON_CHARS
 from product_retrieval.querying.query import MAX_PARTS, MAX_RESCORE_FACTOR
-from serve.guard import GuardOptions
 
 MAX_K = 200
 MAX_TEXT_CHARS = 2_000
@@ -30,56 +28,6 @@ Against = Literal["image", "text", "fused", "both"]  # one literal, so that a wr
 QueryKind = Literal["text", "image", "product_id", "vector", "mix"]
 QUERY_KINDS: tuple[QueryKind, ...] = get_args(QueryKind)
 PART_KINDS = QUERY_KINDS[:-1]
-
-
-class SearchArgs(BaseModel):
-    """Arguments of `serve run serve.app:build NAME=VALUE ...` and of `args` in a config file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    index: str
-    """Folder of the index; local or in an object store."""
-    version: int | None = None
-    """Version of the index, for good; default: the current one, and whichever becomes current later."""
-    model: str | None = None
-    """Folder or hub id of the model; default: the one the index was made with."""
-    device: Device = "auto"
-    """Where queries are encoded."""
-    poll_s: float = Field(default=5.0, gt=0)
-    """How often each replica looks whether another version has become current."""
-    max_replicas: int = Field(default=4, ge=1)
-    """Most processes that search, and most that encode: more are started under load, as far as there are CPUs."""
-    encoder_gpus: float = Field(default=0.0, ge=0)
-    """Share of a GPU that an encoder takes, or whole GPUs; 0 encodes on CPUs."""
-    clip_retrieval: bool = False
-    """Also answer the clients of clip-retrieval; see docs/migration.md."""
-    keys_file: str | None = None
-    """File of API key hashes, at the same path on each machine with a replica; see docs/serving.md."""
-    allow_open: bool = False
-    """Answer without keys although HTTP listens beyond this machine."""
-    cors_origins: tuple[str, ...] = ()
-    """Other origins whose pages may ask; on the command line separated by commas."""
-    log_queries: bool = False
-    """Write the texts that are searched for to the access log."""
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def origins_of_the_command_line(cls, value: object) -> object:
-        """Split what the command line gives as one word."""
-        return tuple(value.split(",")) if isinstance(value, str) else value
-
-    def guard(self) -> GuardOptions:
-        """Return who may ask, and what is kept of it.
-
-        Raises:
-            OptionsError: a value is wrong.
-        """
-        return GuardOptions(
-            keys_file=self.keys_file,
-            allow_open=self.allow_open,
-            cors_origins=self.cors_origins,
-            log_queries=self.log_queries,
-        )
 
 
 def decode_base64(value: object) -> bytes:
@@ -171,6 +119,7 @@ class SearchRequest(QueryPart):
     point: PointRequest | None = Field(default=None, description="how hard to search, instead of a recall")
     exact: bool = Field(default=False, description="compare with every product")
     fields: list[str] | None = Field(default=None, max_length=MAX_FIELDS, description="columns to return; default: all")
+    rerank: bool | None = Field(default=None, description="let the re-ranker order the hits; default: if there is one")
 
     @model_validator(mode="after")
     def exactly_one_query(self) -> "SearchRequest":
@@ -181,10 +130,7 @@ class SearchRequest(QueryPart):
     @model_validator(mode="after")
     def one_effort(self) -> "SearchRequest":
         """Refuse two ways to say how hard to search."""
-        given = [name for name in ("recall", "point") if getattr(self, name) is not None]
-        given += ["exact"] if self.exact else []
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} contradict each other: give one")
+        _at_most_one_of(self, ("recall", "point", "exact"))
         return self
 
     @property
@@ -197,6 +143,12 @@ def _one_of(part: QueryPart, kinds: Sequence[str]) -> None:
     given = [kind for kind in kinds if getattr(part, kind) is not None]
     if len(given) != 1:
         raise ValueError(f"give one of {', '.join(kinds)}; got {' and '.join(given) or 'none'}")
+
+
+def _at_most_one_of(request: BaseModel, names: Sequence[str]) -> None:
+    given = [name for name in names if getattr(request, name) not in (None, False)]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} contradict each other: give one")
 
 
 class BatchRequest(BaseModel):
@@ -219,13 +171,19 @@ class SideParams(BaseModel):
     min_score: float | None = Field(default=None, ge=-1, le=1)
     recall: float | None = Field(default=None, gt=0, le=1)
     exact: bool = False
+    rerank: bool | None = None
+
+    @model_validator(mode="after")
+    def one_effort(self) -> "SideParams":
+        """Refuse two ways to say how hard to search."""
+        _at_most_one_of(self, ("recall", "exact"))
+        return self
 
     def request(self, *, text: str | None = None, image: bytes | None = None) -> SearchRequest:
         """Return the same as a request.
 
         Raises:
             QueryError: the filter is not one.
-            ValidationError: parameters contradict each other.
         """
         if self.filter is not None:
             parse_filter_text(self.filter)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from ray.serve.handle import DeploymentHandle
 from product_retrieval.errors import QueryError
 from product_retrieval.index import OperatingPoint
 from product_retrieval.querying import Part, ProductPart, Query, VectorPart, parse_filter
+from serve.answering import answered, check_fields, problem_of, shown
 from serve.answers import (
-    HitRecord,
     ProductRecord,
     RefusedVersion,
     SearchAnswer,
@@ -27,10 +26,10 @@ from serve.answers import (
 from serve.deployments import EncodedPicture
 from serve.following import VersionFollower
 from serve.problems import ProblemError
+from serve.ranking import Ranking
 from serve.schemas import MixPart, QueryPart, SearchRequest
-from serve.served_index import Described, ServedIndex, heading
+from serve.served_index import ServedIndex, heading
 
-PART_FIELD = re.compile(r"^parts(?:\[(\d+)\])?\.?")
 BUSY = "the encoders of queries have more to do than they can; try again"
 RETRY_AFTER_S = 1
 
@@ -74,10 +73,11 @@ class QueryVectors:
 class Searcher:
     """Answers requests from the version that is served at that moment."""
 
-    def __init__(self, follower: VersionFollower, vectors: QueryVectors) -> None:
-        """Remember both."""
+    def __init__(self, follower: VersionFollower, vectors: QueryVectors, ranking: Ranking) -> None:
+        """Remember the version that is served, the encoder of queries, and the order after retrieval."""
         self._follower = follower
         self._vectors = vectors
+        self._ranking = ranking
 
     async def is_ready(self) -> bool:
         """Say whether the encoder answers and its vectors are comparable with the index's."""
@@ -107,12 +107,15 @@ class Searcher:
         encode_s = time.perf_counter() - started
         queries = [query for query in prepared if isinstance(query, Query)]
         described, search_s, products_s = await asyncio.to_thread(served.ask, queries)
-        times = StageTimes(
-            encode=round(encode_s * 1000, 3), search=round(search_s * 1000, 3), products=round(products_s * 1000, 3)
-        )
-        found = iter(described)
+        started = time.perf_counter()
+        asked = [request for request, query in zip(requests, prepared, strict=True) if isinstance(query, Query)]
+        ranked = iter(await asyncio.gather(*map(self._ranking.order, asked, described)))
+        seconds = {
+            "encode": encode_s, "search": search_s, "products": products_s, "rerank": time.perf_counter() - started
+        }  # fmt: skip
+        times = StageTimes(**{stage: round(spent * 1000, 3) for stage, spent in seconds.items()})
         return served.version, [
-            _answered(served, request, next(found), times) if isinstance(query, Query) else query
+            answered(served, request, next(ranked), times) if isinstance(query, Query) else query
             for request, query in zip(requests, prepared, strict=True)
         ]
 
@@ -162,12 +165,12 @@ class Searcher:
             wanted = None if request.filter is None else parse_filter(request.filter)
             if wanted is not None:
                 await asyncio.to_thread(served.search.masks.mask, wanted)
-            _check_fields(request, served)
+            check_fields(request, served)
             point = None if request.point is None else OperatingPoint(**request.point.model_dump())
             return Query(
                 parts=await self._parts(served, request),
                 against=request.against,
-                k=request.k,
+                k=self._ranking.depth(request),
                 filter=wanted,
                 min_score=request.min_score,
                 collapse=request.collapse,
@@ -176,7 +179,7 @@ class Searcher:
                 exact=request.exact,
             )
         except QueryError as error:
-            return _problem_of(error, request)
+            return problem_of(error, request)
         except ProblemError as error:
             return error
 
@@ -193,50 +196,3 @@ class Searcher:
         if part.product_id is not None:
             return ProductPart(product_id=part.product_id, weight=weight)
         return await self._vectors.encode(part, weight=weight, where=where)
-
-
-def _check_fields(request: SearchRequest, served: ServedIndex) -> None:
-    unknown = sorted(set(request.fields or ()) - set(served.columns))
-    if unknown:
-        raise ProblemError(f"no column {unknown[0]!r}; there are {', '.join(served.columns)}", field="fields")
-
-
-def _answered(
-    served: ServedIndex, request: SearchRequest, found: Described | QueryError, times: StageTimes
-) -> SearchAnswer | ProblemError:
-    if isinstance(found, QueryError):
-        return _problem_of(found, request)
-    columns = served.columns if request.fields is None else request.fields
-    hits = [
-        HitRecord(
-            rank=rank, score=round(hit.score, 6), ranks=dict(hit.ranks), product=shown(product, columns),
-            **heading(product),
-        )
-        for rank, (hit, product) in enumerate(zip(found.answer.hits, found.products, strict=True), start=1)
-    ]  # fmt: skip
-    return SearchAnswer(
-        index_version=served.version,
-        query_kind=request.kind,
-        against=request.against,
-        score_kind=found.answer.score_kind,
-        num_allowed=found.answer.num_allowed,
-        points=dict(found.answer.points),
-        hits=hits,
-        timings_ms=times,
-    )
-
-
-def _problem_of(error: QueryError, request: SearchRequest) -> ProblemError:
-    """Return the library's error with the name that the field has in the request."""
-    matched = PART_FIELD.match(error.field)
-    if matched is None:
-        return ProblemError(str(error), field=error.field or None)
-    rest = error.field[matched.end() :]
-    if request.mix is None:
-        return ProblemError(str(error), field=rest or request.kind)
-    return ProblemError(str(error), field=".".join(step for step in ("mix", matched.group(1), rest) if step))
-
-
-def shown(product: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """Return some columns of a product."""
-    return {name: product[name] for name in columns}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import json
 import os
 import secrets
 import select
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,15 +19,14 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import ray
-from PIL import Image
+import schemathesis
+from hypothesis import HealthCheck, settings
 from ray import serve as ray_serve
 from ray.serve.config import HTTPOptions
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from product_retrieval.catalog import ColumnOptions
 from product_retrieval.encoders import EncoderOptions, load_encoder
 from product_retrieval.errors import ArtifactError
 from product_retrieval.images import decode
@@ -37,99 +34,52 @@ from product_retrieval.index import open_index
 from product_retrieval.index.versions import current_version, promote, publish, read_manifest, rollback
 from product_retrieval.querying import ProductSearch, Query, VectorPart
 from product_retrieval.storage import Storage
-from rayjobs.build_index import BuildOptions, build_index
-from rayjobs.embed import EmbedOptions, embed
-from rayjobs.encoder_pool import PoolOptions
 from serve.app import build
+from serve.arguments import SearchArgs
 from serve.following import VersionFollower
 from serve.keys import line_of
 from serve.routes import MAX_SEARCHES
-from serve.schemas import SearchArgs
+from tests.distributed.lamp_shop import (
+    HOSTILE,
+    NUM_PRODUCTS,
+    ODD_ID,
+    Call,
+    caller,
+    free_port,
+    make_index,
+    picture,
+)
 
 pytestmark = pytest.mark.distributed
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_PRODUCTS = 40
-HOSTILE = "<img src=x onerror=document.title='broken'>"
-ODD_ID = "sets/a b%2F?é"
-Answer = tuple[int, dict[str, str], Any]
-
-
-def picture(number: int) -> bytes:
-    pixels = np.full((24, 24, 3), 255, np.uint8)
-    pixels[4:20, 2 + number % 8 : 12 + number % 12] = (number * 6, 255 - number * 6, number * 37 % 256)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_catalog(file: Path) -> None:
-    rows = [
-        {
-            "product_id": f"p{number:02d}",
-            "title": f"lamp number {number}",
-            "price": float(number),
-            "color": "red" if number % 2 else "blue",
-            "group_id": f"g{number // 4}",
-            "image": picture(number),
-        }
-        for number in range(NUM_PRODUCTS)
-    ]
-    rows[1] |= {"title": HOSTILE, "price": float("nan")}
-    rows[2] |= {"product_id": ODD_ID}
-    rows[3] |= {"image": None}
-    pq.write_table(pa.Table.from_pylist(rows), file)
+MAX_URL_CHARS = 65_000
+"""Longer ones are none to the HTTP server, which reads at most 64 KiB before a body."""
 
 
 @pytest.fixture(scope="module")
 def index_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("shop")
-    write_catalog(folder / "catalog.parquet")
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    encoder = EncoderOptions(model="hash")
-    embed(
-        EmbedOptions(
-            catalog=str(folder / "catalog.parquet"),
-            output=str(folder / "embeddings"),
-            encoder=encoder,
-            pool=PoolOptions(max_actors=1),
-            columns=ColumnOptions(text="{title}"),
-        )
-    )
-    build_index(BuildOptions(embeddings=str(folder / "embeddings"), output=str(folder / "index")))
-    yield str(folder / "index")
+    yield make_index(tmp_path_factory.mktemp("shop"))
     ray_serve.shutdown()
     ray.shutdown()
 
 
 @pytest.fixture(scope="module")
 def port(index_uri: str) -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free_port: int = probe.getsockname()[1]
-    ray_serve.start(http_options=HTTPOptions(host="127.0.0.1", port=free_port))
+    port = free_port()
+    ray_serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     ray_serve.run(
         build(SearchArgs(index=index_uri, poll_s=0.2, max_replicas=1, clip_retrieval=True)),
         name="search",
         route_prefix="/",
     )
-    return free_port
+    return port
 
 
 @pytest.fixture
-def call(port: int) -> Any:
-    def send(method: str, path: str, body: bytes | dict[str, Any] | None = None, content_type: str = "") -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        data = json.dumps(body).encode() if isinstance(body, dict) else body
-        kind = content_type or ("application/json" if data is not None else "")
-        connection.request(method, path, data, {"Content-Type": kind} if kind else {})
-        response = connection.getresponse()
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        content = response.read()
-        connection.close()
-        return response.status, headers, json.loads(content) if "json" in headers["content-type"] else content
-
-    return send
+def call(port: int) -> Call:
+    return caller(port)
 
 
 def library_hits(index_uri: str, text: str, *, k: int, against: str) -> list[tuple[str, float]]:
@@ -151,7 +101,8 @@ def test_a_text_search_served_equals_the_library(call: Any, index_uri: str, agai
     assert status == 200
     assert pairs(answer) == library_hits(index_uri, "lamp number 7", k=5, against=against)
     assert answer["index_version"] == 1
-    assert set(answer["timings_ms"]) == {"encode", "search", "products"}
+    assert set(answer["timings_ms"]) == {"encode", "search", "products", "rerank"}
+    assert answer["ranking"] == "retrieval"
     assert headers["server-timing"].startswith("encode;dur=")
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
 
@@ -279,6 +230,7 @@ MALFORMED = {
     "half a picture": ("POST", "/v1/search/image", picture(1)[:40], "image/png", 422),
     "a large body": ("POST", "/v1/search/image", bytes(8 * 1024 * 1024 + 1), "image/png", 413),
     "a blank q": ("GET", "/v1/search?q=", None, "", 422),
+    "two efforts": ("GET", "/v1/search?q=lamp&recall=0.9&exact=true", None, "", 422),
     "no q": ("GET", "/v1/search", None, "", 422),
     "a side that is none": ("GET", "/v1/search?q=lamp&against=sound", None, "", 422),
     "an unknown product": ("GET", "/v1/products/p99", None, "", 404),
@@ -294,6 +246,21 @@ def test_a_malformed_request_is_a_problem_and_never_a_500(
     found, headers, problem = call(method, path, body, content_type)
     assert (found, headers["content-type"]) == (status, "application/problem+json")
     assert problem["status"] == status
+
+
+API = schemathesis.openapi.from_dict(json.loads((ROOT / "docs/openapi.json").read_text(encoding="utf-8")))
+
+
+@API.parametrize()
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_whatever_the_documented_api_allows_or_forbids_gets_a_documented_answer(
+    case: schemathesis.Case, port: int
+) -> None:
+    response = case.call(base_url=f"http://127.0.0.1:{port}")
+    if len(response.request.url) > MAX_URL_CHARS:  # it never reaches the service
+        assert response.status_code == 400
+    else:  # what JSON Schema has no words for, such as "one of text, image, ...", may be refused although it fits
+        case.validate_response(response, excluded_checks=[positive_data_acceptance])
 
 
 def form(data: bytes) -> tuple[bytes, str]:

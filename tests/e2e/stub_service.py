@@ -82,14 +82,15 @@ class StubService:
             "query_kind": kind,
             "against": search.get("against", "image"),
             "score_kind": "cosine similarity",
+            "ranking": "retrieval",
             "num_allowed": len(allowed),
             "points": {},
             "hits": hits,
-            "timings_ms": {"encode": 12.34, "search": 1.5, "products": 0.25},
+            "timings_ms": {"encode": 12.34, "search": 1.5, "products": 0.25, "rerank": 0.0},
         }
 
     def _hit(self, rank: int, score: float, product: Record) -> Record:
-        return {"rank": rank, "score": score, "ranks": {"image": rank}, **self.record(product)}
+        return {"rank": rank, "retrieval_rank": rank, "score": score, "ranks": {"image": rank}, **self.record(product)}
 
     def record(self, product: Record) -> Record:
         """Return a product as the service shows it."""

@@ -18,8 +18,9 @@ from rayjobs.build_index import BuildOptions
 from rayjobs.embed import EmbedOptions
 from rayjobs.train import TrainOptions
 from serve.answers import HitRecord, StageTimes
+from serve.arguments import SearchArgs
 from serve.page import page_response
-from serve.schemas import SearchArgs, SearchRequest
+from serve.schemas import SearchRequest
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 
@@ -88,11 +89,14 @@ def test_words_of_the_command_line_become_arguments() -> None:
     assert (args.version, args.model, args.device) == (3, None, "auto")
     with pytest.raises(ValidationError, match="indx"):
         SearchArgs.model_validate({"index": "out/index", "indx": "typo"})
+    with pytest.raises(ValidationError, match="min_replicas=5 is more than max_replicas=4"):
+        SearchArgs.model_validate({"index": "out/index", "min_replicas": "5"})
 
 
 def test_numbers_without_a_word_in_json_become_null() -> None:
     hit = HitRecord(
         rank=1,
+        retrieval_rank=1,
         score=0.5,
         product_id="p1",
         title="",
@@ -104,8 +108,8 @@ def test_numbers_without_a_word_in_json_become_null() -> None:
 
 
 def test_stage_times_become_a_header() -> None:
-    times = StageTimes(encode=1.5, search=0.25, products=0)
-    assert times.header() == "encode;dur=1.500, search;dur=0.250, products;dur=0.000"
+    times = StageTimes(encode=1.5, search=0.25, products=0, rerank=2)
+    assert times.header() == "encode;dur=1.500, search;dur=0.250, products;dur=0.000, rerank;dur=2.000"
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
