@@ -19,6 +19,11 @@ from PIL import Image
 # Set before FAISS and torch start their threads: on a busy machine, threads that wait for one another spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A shell without job control starts what ends in `&` with SIGINT ignored, and children inherit that: no command that a
+# test starts could be interrupted. A handler is not inherited, so with one here they begin with the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 Color = tuple[int, int, int]
 
 
