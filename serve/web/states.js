@@ -75,9 +75,9 @@ function showKeyForm(wasRefused, useKey) {
   byId("key").focus();
 }
 
-/** Say how long each stage took and which index answered. */
+/** Say how long each stage took, unless it took nothing, and which index answered. */
 function showSpeed(found, roundTripMs, info) {
-  const times = Object.entries(found.timings_ms ?? {}).filter(([, ms]) => typeof ms === "number");
+  const times = Object.entries(found.timings_ms ?? {}).filter(([, ms]) => typeof ms === "number" && ms >= 0.05);
   const stages = times.map(([name, ms]) => `${name} ${ms.toFixed(1)} ms`);
   byId("summary").textContent = summaryOf(found, info);
   byId("speed").textContent = [...stages, `round trip ${roundTripMs.toFixed(0)} ms`, `index version ${found.index_version}`].join(" \u00b7 ");
