@@ -9,6 +9,7 @@ reused. Exit code: that of the first step that fails.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -112,7 +113,8 @@ def serve() -> int:
     program = str(Path(sys.executable).parent / "serve")
     try:
         command = [program, "run", "serve.app:build", f"index={OUT}/index"]
-        return subprocess.run(command, cwd=ROOT, check=False).returncode
+        at_proxy = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.at_proxy.middlewares"}
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, **at_proxy}, check=False).returncode
     except KeyboardInterrupt:
         return 0
 

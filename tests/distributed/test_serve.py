@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import secrets
 import select
 import shutil
@@ -59,7 +60,9 @@ MAX_URL_CHARS = 65_000
 
 @pytest.fixture(scope="module")
 def index_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve.at_proxy.middlewares")
+        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     yield make_index(tmp_path_factory.mktemp("shop"))
     ray_serve.shutdown()
     ray.shutdown()
@@ -360,6 +363,19 @@ def test_an_answer_and_a_problem_carry_the_id_of_the_request(call: Any) -> None:
         assert found == status
         assert headers["x-request-id"]
         assert status == 200 or body["request_id"] == headers["x-request-id"]
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 65, "<script>", ""])
+def test_in_place_of_a_malformed_id_the_answer_has_one_new_one(port: int, given: str) -> None:
+    for path in ("/v1/search?q=", "/-/healthz"):  # the second is answered by Serve itself
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", path, headers={"X-Request-ID": given})
+        response = connection.getresponse()
+        (made,) = [value for name, value in response.getheaders() if name.lower() == "x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", made)
+        if path != "/-/healthz":
+            assert json.load(response)["request_id"] == made
+        connection.close()
 
 
 @pytest.mark.usefixtures("port")
