@@ -26,9 +26,10 @@ from serve.deployments import QueryEncoder
 from serve.following import VersionFollower
 from serve.guard import install
 from serve.metrics import ServiceMetrics
+from serve.problems import RETRY_AFTER_S
 from serve.ranking import Ranking, load_reranker
 from serve.routes import MAX_SEARCHES, Routes
-from serve.searcher import RETRY_AFTER_S, QueryVectors
+from serve.searcher import QueryVectors
 
 
 @serve.deployment(

@@ -17,6 +17,8 @@ from serve.requests import current_record
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 BODY_TIMEOUT_S = 30.0
+RETRY_AFTER_S = 1
+"""What a client is told to wait where there is too much to do at once."""
 MARKS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 MAX_ERRORS = 20
 """Named in one answer; a vector of thousands of wrong numbers is one mistake."""

@@ -21,11 +21,11 @@ from serve.clip_retrieval import clip_retrieval_router
 from serve.following import VersionFollower
 from serve.metrics import ServiceMetrics
 from serve.page import page_response
-from serve.problems import ProblemError, record_of
+from serve.problems import RETRY_AFTER_S, ProblemError, record_of
 from serve.ranking import Ranking
 from serve.requests import note_search
 from serve.schemas import BatchRequest, SearchRequest, SideParams, TextParams
-from serve.searcher import RETRY_AFTER_S, QueryVectors, Searcher
+from serve.searcher import QueryVectors, Searcher
 
 READY_TIMEOUT_S = 2.0
 PICTURE_MAX_AGE_S = 3600
@@ -165,7 +165,9 @@ class Routes:
         except (TimeoutError, RayError):
             is_ready = False
         if not is_ready:
-            raise ProblemError("the query encoder does not answer, or is not the index's", status=503)
+            raise ProblemError(
+                "the query encoder does not answer, or is not the index's", status=503, retry_after_s=RETRY_AFTER_S
+            )
         return "ready\n"
 
     async def page(self) -> HTMLResponse:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from product_retrieval.errors import QueryError
@@ -25,13 +26,13 @@ from serve.answers import (
 )
 from serve.deployments import EncodedPicture
 from serve.following import VersionFollower
-from serve.problems import ProblemError
+from serve.problems import RETRY_AFTER_S, ProblemError
 from serve.ranking import Ranking
 from serve.schemas import MixPart, QueryPart, SearchRequest
 from serve.served_index import ServedIndex, heading
 
 BUSY = "the encoders of queries have more to do than they can; try again"
-RETRY_AFTER_S = 1
+LOST = "there is no encoder of queries at the moment; try again"
 
 
 class QueryVectors:
@@ -54,7 +55,7 @@ class QueryVectors:
             where: the part stands in the request, for errors: `mix.1.`, or nothing.
 
         Raises:
-            ProblemError: the picture cannot be decoded, or there is more to encode than can be done in time.
+            ProblemError: the picture cannot be decoded, or it cannot be encoded in time.
         """
         try:
             if part.text is not None:
@@ -67,6 +68,8 @@ class QueryVectors:
                 return VectorPart(vector=picture.vector, made_from="image", weight=weight)
         except BackPressureError as error:
             raise ProblemError(BUSY, status=503, retry_after_s=RETRY_AFTER_S) from error
+        except (DeploymentUnavailableError, RayActorError) as error:
+            raise ProblemError(LOST, status=503, retry_after_s=RETRY_AFTER_S) from error
         return VectorPart(vector=np.asarray(part.vector, np.float64), weight=weight)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
@@ -363,6 +364,37 @@ def test_an_answer_and_a_problem_carry_the_id_of_the_request(call: Any) -> None:
         assert found == status
         assert headers["x-request-id"]
         assert status == 200 or body["request_id"] == headers["x-request-id"]
+
+
+@pytest.mark.usefixtures("port")
+def test_what_serves_own_queue_refuses_is_a_problem_too(call: Call, tmp_path: Path) -> None:
+    @ray_serve.deployment(max_ongoing_requests=1, max_queued_requests=1, ray_actor_options={"num_cpus": 0})
+    class Narrow:
+        """Answers when a file appears."""
+
+        async def __call__(self) -> str:
+            while not (tmp_path / "open").exists():
+                await asyncio.sleep(0.02)
+            return "done"
+
+    ray_serve.run(Narrow.bind(), name="narrow", route_prefix="/narrow")
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(call, "GET", "/narrow") for _ in range(6)]
+            for _ in range(300):
+                if any(one.done() for one in asked):
+                    break
+                select.select([], [], [], 0.1)
+            (tmp_path / "open").touch()
+            answers = [one.result() for one in asked]
+    finally:
+        ray_serve.delete("narrow")
+    refused = [(headers, body) for status, headers, body in answers if status == 503]
+    assert refused
+    assert {status for status, _, _ in answers} == {200, 503}
+    for headers, body in refused:
+        assert (headers["content-type"], body["status"]) == ("application/problem+json", 503)
+        assert (headers["retry-after"], headers["x-request-id"]) == ("1", body["request_id"])
 
 
 @pytest.mark.parametrize("given", ["a b", "x" * 65, "<script>", ""])
