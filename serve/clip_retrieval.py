@@ -21,7 +21,7 @@ from pydantic_core import to_json
 from product_retrieval.index import Side
 from product_retrieval.querying.near_copies import distinct
 from serve.problems import ProblemError
-from serve.schemas import MAX_DIM, MAX_TEXT_CHARS, Coordinate, decode_base64
+from serve.schemas import MAX_DIM, MAX_TEXT_CHARS, Coordinates, decode_base64
 
 DEFAULT_NAME = "products"
 """What the one index is called where clients choose among several."""
@@ -93,7 +93,7 @@ class KnnRequest(BaseModel):
     image: str | None = None
     """File as base64."""
     image_url: str | None = None
-    embedding_input: list[Coordinate] | None = Field(default=None, max_length=MAX_DIM)
+    embedding_input: Coordinates | None = Field(default=None, max_length=MAX_DIM)
     modality: Side = "image"
     num_images: int = Field(default=100, ge=1, le=MAX_RESULTS)
     """Results with metadata."""

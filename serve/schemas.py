@@ -53,6 +53,7 @@ Picture = Annotated[
     bytes, BeforeValidator(decode_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 ]
 Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+Coordinates = Annotated[list[Coordinate], Field(fail_fast=True)]  # thousands of wrong numbers are one mistake
 
 
 class QueryPart(BaseModel):
@@ -63,7 +64,7 @@ class QueryPart(BaseModel):
     text: str | None = Field(default=None, max_length=MAX_TEXT_CHARS)
     image: Picture | None = Field(default=None, description="bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF, as base64")
     product_id: str | None = Field(default=None, max_length=MAX_ID_CHARS, description="more like this product")
-    vector: list[Coordinate] | None = Field(default=None, max_length=MAX_DIM, description="D numbers, of any length")
+    vector: Coordinates | None = Field(default=None, max_length=MAX_DIM, description="D numbers, of any length")
 
     @field_validator("text")
     @classmethod

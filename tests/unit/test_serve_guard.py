@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
+from hypothesis import given, settings, strategies
 from pydantic import BaseModel, Field
 from ray.serve import context as serve_context
 
 from product_retrieval.errors import OptionsError
-from serve.bodies import MAX_JSON_DEPTH, BodyError, refuse_deep_json
+from serve import bodies
+from serve.bodies import MAX_JSON_DEPTH, MAX_JSON_MEMBERS, MAX_JSON_VALUES, BodyError, refuse_heavy_json
 from serve.guard import GuardOptions, install
 from serve.key_guard import is_open
 from serve.keys import line_of
@@ -339,10 +342,101 @@ def test_json_that_is_too_deep_or_none_is_a_400(app: FastAPI, body: bytes) -> No
 
 
 def test_depth_is_counted_exactly_and_not_in_strings() -> None:
-    refuse_deep_json(b"[" * MAX_JSON_DEPTH + b"]" * MAX_JSON_DEPTH)
-    refuse_deep_json(b"[" + b'{"a":[]},' * 1000 + b'"' + b"[" * 1000 + b'\\"[["]')
+    refuse_heavy_json(b"[" * MAX_JSON_DEPTH + b"]" * MAX_JSON_DEPTH)
+    refuse_heavy_json(b"[" + b'{"a":[]},' * 1000 + b'"' + b"[" * 1000 + b'\\"[["]')
     with pytest.raises(BodyError, match="deeper than 32"):
-        refuse_deep_json(b"[" * (MAX_JSON_DEPTH + 1) + b"]" * (MAX_JSON_DEPTH + 1))
+        refuse_heavy_json(b"[" * (MAX_JSON_DEPTH + 1) + b"]" * (MAX_JSON_DEPTH + 1))
+
+
+def weight_of(body: bytes) -> tuple[int, int, int]:
+    """Return depth, values and members of JSON, counted one byte after the other."""
+    depth = deepest = num_openers = num_commas = num_colons = 0
+    is_string = is_escaped = False
+    for code in body.decode():
+        if is_string:
+            is_string, is_escaped = code != '"' or is_escaped, code == "\\" and not is_escaped
+        else:
+            is_string = code == '"'
+            depth += (code in "[{") - (code in "]}")
+            deepest = max(deepest, depth)
+            num_openers, num_commas, num_colons = (
+                count + (code in kind) for count, kind in ((num_openers, "[{"), (num_commas, ","), (num_colons, ":"))
+            )
+    return deepest, num_openers + num_commas, num_openers + num_colons
+
+
+json_values = strategies.recursive(
+    strategies.none() | strategies.text('"\\[]{},:a', max_size=6),
+    lambda inner: (
+        strategies.lists(inner, max_size=4) | strategies.dictionaries(strategies.text('"\\[{:', max_size=2), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    value=json_values,
+    limits=strategies.tuples(*[strategies.integers(0, 12)] * 3),
+    chunk_bytes=strategies.integers(1, 9),
+)
+@settings(max_examples=150, deadline=None)
+def test_json_is_refused_exactly_where_counting_byte_by_byte_says_so(
+    value: Any, limits: tuple[int, int, int], chunk_bytes: int
+) -> None:
+    body = json.dumps(value).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bodies, "CHUNK_BYTES", chunk_bytes)
+        for name, limit in zip(("MAX_JSON_DEPTH", "MAX_JSON_VALUES", "MAX_JSON_MEMBERS"), limits, strict=True):
+            patch.setattr(bodies, name, limit)
+        is_refused = False
+        try:
+            refuse_heavy_json(body)
+        except BodyError:
+            is_refused = True
+    assert is_refused == any(weight > limit for weight, limit in zip(weight_of(body), limits, strict=True))
+
+
+def filled(unit: bytes, num_bytes: int = 8 * 1024 * 1024) -> bytes:
+    return (unit * (num_bytes // len(unit) + 1))[:num_bytes]
+
+
+HEAVY = {
+    "openers": filled(b"["),
+    "pairs": filled(b"[]{}"),
+    "lists side by side": b"[" + filled(b"[],")[:-4] + b"[]]",
+    "lists of lists": filled(b"[" * 31 + b"]" * 31 + b","),
+    "escaped quotes in a string, deep": b'{"a":' * 40 + b'"' + filled(b'\\"')[:-400],
+    "texts": b"[" + filled(b'"",')[:-4] + b'""]',
+    "numbers": b"[" + filled(b"0,")[:-3] + b"0]",
+    "names": b"{" + b",".join(b'"%d":0' % number for number in range(MAX_JSON_MEMBERS + 1)) + b"}",
+}
+
+
+@pytest.mark.parametrize("body", HEAVY.values(), ids=HEAVY.keys())
+def test_hostile_json_of_any_size_is_refused(app: FastAPI, body: bytes) -> None:
+    refused = ask(app, "POST", "/v1/search", headers=JSON, chunks=[body])
+    assert (refused.status, refused.problem["title"]) == (400, "Bad Request")
+
+
+@pytest.mark.parametrize(("num_bytes", "is_beside"), [(bodies.INLINE_BYTES, False), (bodies.INLINE_BYTES + 1, True)])
+def test_a_long_body_is_looked_through_beside_the_event_loop(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, num_bytes: int, is_beside: bool
+) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def look(body: bytes) -> None:
+        seen.append((len(body), threading.current_thread() is not threading.main_thread()))
+
+    monkeypatch.setattr(bodies, "refuse_heavy_json", look)
+    ask(app, "POST", "/v1/search", headers=JSON, chunks=[b"{}" + b" " * (num_bytes - 2)])
+    assert seen == [(num_bytes, is_beside)]
+
+
+def test_pictures_and_batches_of_vectors_are_not_too_heavy() -> None:
+    picture = {"image": "A" * 6_000_000, "filter": {"all": [{"field": ":,[{", "equals": 1}] * 40}}
+    refuse_heavy_json(json.dumps(picture).encode())
+    refuse_heavy_json(json.dumps({"queries": [{"vector": [0.25] * 4_000, "k": 10}] * 64}).encode())
+    assert MAX_JSON_VALUES > 64 * 4_000
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
