@@ -138,6 +138,30 @@ class RefusedVersion(BaseModel):
     reason: str
 
 
+class ReplicaState(BaseModel):
+    """Where a replica stands after it looked for another version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    replica: str
+    index_version: int
+    """The version that it answers from."""
+    refused: RefusedVersion | None
+    """The current version, where it is not that one, and why."""
+    is_done: bool
+    """Whether it has looked; if not, it is still opening a version, and will move by itself."""
+
+
+class RefreshAnswer(BaseModel):
+    """Where all replicas stand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    replicas: list[ReplicaState]
+    num_silent: int
+    """Replicas that did not answer; one that died is replaced by one that opens the current version."""
+
+
 class ServiceInfo(BaseModel):
     """What is served."""
 

@@ -21,6 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from product_retrieval.index.versions import current_version, read_manifest
 from product_retrieval.storage import Storage
+from serve.answers import ReplicaState
 from serve.arguments import SearchArgs
 from serve.deployments import QueryEncoder
 from serve.following import VersionFollower
@@ -28,6 +29,7 @@ from serve.guard import install
 from serve.metrics import ServiceMetrics
 from serve.problems import RETRY_AFTER_S
 from serve.ranking import Ranking, load_reranker
+from serve.replicas import AllReplicas, Looker
 from serve.routes import MAX_SEARCHES, Routes
 from serve.searcher import QueryVectors
 
@@ -67,6 +69,8 @@ class SearchService:
             Storage.at(args.index), fingerprint, pinned=args.version, metrics=self._metrics
         )
         self._follower.start(args.poll_s)
+        self._replicas = AllReplicas()
+        self._looker = Looker(self._follower, self._replicas.name)
         self._vectors = QueryVectors(encoder)
         self._ranking = Ranking(
             reranker, depth=args.rerank_depth, timeout_s=args.rerank_timeout_s, metrics=self._metrics
@@ -79,11 +83,20 @@ class SearchService:
             OptionsError: nobody is asked for a key although strangers can reach the service.
         """
         routes = Routes(
-            self._follower, self._vectors, self._ranking, self._metrics, is_clip_retrieval=self._args.clip_retrieval
+            self._follower,
+            self._vectors,
+            self._ranking,
+            self._metrics,
+            refreshed=lambda: self._replicas.look(self._looker),
+            is_clip_retrieval=self._args.clip_retrieval,
         )
         app = routes.application()
         install(app, self._args.guard(), metrics=self._metrics)
         return app
+
+    async def look(self, timeout_s: float) -> ReplicaState:
+        """Look for another version now; asked of every replica by whichever was asked to refresh."""
+        return await self._looker.look(timeout_s)
 
     def __del__(self) -> None:
         """Look for no more versions; Serve calls this when a replica has drained."""

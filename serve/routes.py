@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from product_retrieval import __version__
-from serve.answers import BatchAnswer, Problem, ProductRecord, SearchAnswer, ServiceInfo
+from serve.answers import BatchAnswer, Problem, ProductRecord, RefreshAnswer, SearchAnswer, ServiceInfo
 from serve.api_docs import docs_response
 from serve.candidates import ServedCandidates
 from serve.clip_retrieval import clip_retrieval_router
@@ -60,6 +60,7 @@ class Routes:
         ranking: Ranking,
         metrics: ServiceMetrics,
         *,
+        refreshed: Callable[[], Awaitable[RefreshAnswer]],
         is_clip_retrieval: bool,
     ) -> None:
         """Remember what answers.
@@ -69,12 +70,14 @@ class Routes:
             vectors: encodes queries.
             ranking: orders what was found.
             metrics: counts.
+            refreshed: lets every replica look for another version.
             is_clip_retrieval: also answer the clients of clip-retrieval.
         """
         self._follower = follower
         self._vectors = vectors
         self._searcher = Searcher(follower, vectors, ranking)
         self._metrics = metrics
+        self._refreshed = refreshed
         self._is_clip_retrieval = is_clip_retrieval
         self._num_searches = 0
         self._page = page_response()
@@ -102,7 +105,7 @@ class Routes:
         add("/v1/products/{product_id:path}/image", self.picture, response_class=Response, responses=JPEG)
         add("/v1/products/{product_id:path}", self.product, response_model=ProductRecord)
         add("/v1/info", self.info, response_model=ServiceInfo)
-        add("/v1/refresh", self.refresh, methods=["POST"], response_model=ServiceInfo)
+        add("/v1/refresh", self.refresh, methods=["POST"], response_model=RefreshAnswer)
         add("/livez", self.livez, response_class=PlainTextResponse)
         add("/readyz", self.readyz, response_class=PlainTextResponse)
         add("/", self.page, include_in_schema=False)
@@ -149,10 +152,9 @@ class Routes:
         """Say which index and which model answer, and how well they were measured to."""
         return self._searcher.describe()
 
-    async def refresh(self) -> ServiceInfo:
-        """Look now, not at the next poll, whether another version has become current; of this replica only."""
-        await asyncio.to_thread(self._follower.check)
-        return self._searcher.describe()
+    async def refresh(self) -> RefreshAnswer:
+        """Let every replica look for another version now, not at its next poll, and say where each stands."""
+        return await self._refreshed()
 
     async def livez(self) -> str:
         """Say that this process answers."""
@@ -207,7 +209,7 @@ class Routes:
 def documented_application() -> FastAPI:
     """Return the application with nothing behind it, for its OpenAPI document."""
     nothing = cast("Any", None)
-    return Routes(nothing, nothing, nothing, nothing, is_clip_retrieval=False).application()
+    return Routes(nothing, nothing, nothing, nothing, refreshed=nothing, is_clip_retrieval=False).application()
 
 
 def json_response(record: BaseModel) -> Response:

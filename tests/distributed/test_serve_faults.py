@@ -10,6 +10,7 @@ import select
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import ray
 from ray import serve as ray_serve
 from ray.serve.config import HTTPOptions
 
+from product_retrieval.index.versions import promote, publish, read_manifest
+from product_retrieval.storage import Storage
 from serve.app import build
 from serve.arguments import SearchArgs
 from serve.ranking import RankingTask
@@ -62,7 +65,7 @@ def arguments(index: str, reranker: str) -> SearchArgs:
 
 @pytest.fixture(scope="module")
 def index_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
     yield make_index(tmp_path_factory.mktemp("shop"))
     ray_serve.shutdown()
     ray.shutdown()
@@ -114,9 +117,9 @@ class Traffic:
             self.statuses.append(self._call("POST", "/v1/search", {"product_id": "p07", "k": 3, "rerank": False})[0])
 
 
-def replica_pids(deployment: str) -> set[int]:
+def replica_pids(deployment: str, application: str = NAME) -> set[int]:
     """Return the processes of a deployment of this test's application."""
-    title = f"ray::ServeReplica:{NAME}:{deployment}".encode()
+    title = f"ray::ServeReplica:{application}:{deployment}".encode()
     found = set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -161,6 +164,31 @@ def test_each_query_of_a_batch_is_ordered_as_it_asks(call: Call) -> None:
     queries = [{"text": "late lamp", "k": 3}, {"text": "any lamp", "k": 3}, {"product_id": "p07", "rerank": False}]
     answers = call("POST", "/v1/search/batch", {"queries": queries})[2]["answers"]
     assert [answer["ranking"] for answer in answers] == ["retrieval", "reranked", "retrieval"]
+
+
+def test_a_refresh_moves_every_replica_before_it_answers(index_uri: str, port: int) -> None:
+    storage = Storage.at(index_uri)
+    second = publish(storage, read_manifest(storage, 1)).version
+    bad = publish(storage, replace(read_manifest(storage, 1), gates={})).version
+    args = arguments(index_uri, "serve.word_match:build").model_copy(update={"poll_s": 3600.0, "reranker": None})
+    ray_serve.run(build(args), name="patient", route_prefix="/patient")
+    patient = caller(port)
+    try:
+        for version, served, refused in ((second, second, None), (bad, second, bad), (1, 1, None)):
+            promote(storage, version)
+            status, _, answer = patient("POST", "/patient/v1/refresh", b"")
+            assert (status, answer["num_silent"]) == (200, 0)
+            assert [state["index_version"] for state in answer["replicas"]] == [served, served]
+            assert all(state["is_done"] for state in answer["replicas"])
+            assert [(state["refused"] or {}).get("version") for state in answer["replicas"]] == [refused, refused]
+        os.kill(min(replica_pids("SearchService", "patient")), signal.SIGKILL)
+        promote(storage, second)
+        status, _, answer = patient("POST", "/patient/v1/refresh", b"")
+        assert status == 200
+        assert {state["index_version"] for state in answer["replicas"]} == {second}
+    finally:
+        promote(storage, 1)
+        ray_serve.delete("patient")
 
 
 def test_a_killed_replica_costs_at_most_the_requests_inside_it(call: Call) -> None:
