@@ -28,6 +28,7 @@ from serve.following import VersionFollower
 from serve.guard import install
 from serve.metrics import ServiceMetrics
 from serve.problems import RETRY_AFTER_S
+from serve.query_pictures import QueryPictures
 from serve.ranking import Ranking, load_reranker
 from serve.replicas import AllReplicas, Looker
 from serve.routes import MAX_SEARCHES, Routes
@@ -71,7 +72,7 @@ class SearchService:
         self._follower.start(args.poll_s)
         self._replicas = AllReplicas()
         self._looker = Looker(self._follower, self._replicas.name)
-        self._vectors = QueryVectors(encoder)
+        self._vectors = QueryVectors(encoder, QueryPictures(args.fetch()))
         self._ranking = Ranking(
             reranker, depth=args.rerank_depth, timeout_s=args.rerank_timeout_s, metrics=self._metrics
         )

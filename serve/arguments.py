@@ -2,8 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from product_retrieval.catalog import FetchOptions
 from product_retrieval.encoders.protocol import Device
 from serve.guard import GuardOptions
+from serve.query_pictures import fetch_options
 from serve.schemas import MAX_K
 
 
@@ -36,6 +38,10 @@ class SearchArgs(BaseModel):
     """Answer without keys although HTTP listens beyond this machine."""
     cors_origins: tuple[str, ...] = ()
     """Other origins whose pages may ask; on the command line separated by commas."""
+    image_hosts: tuple[str, ...] = ()
+    """Hosts that are asked for pictures which queries name by URL, such as img.shop.example; default: none."""
+    private_image_hosts: tuple[str, ...] = ()
+    """Those of them that may have a private or loopback address."""
     log_queries: bool = False
     """Write the texts that are searched for to the access log."""
     reranker: str | None = None
@@ -45,9 +51,9 @@ class SearchArgs(BaseModel):
     rerank_timeout_s: float = Field(default=0.25, gt=0)
     """How long an answer waits for it before it keeps the order of the index."""
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "image_hosts", "private_image_hosts", mode="before")
     @classmethod
-    def origins_of_the_command_line(cls, value: object) -> object:
+    def words_of_the_command_line(cls, value: object) -> object:
         """Split what the command line gives as one word."""
         return tuple(value.split(",")) if isinstance(value, str) else value
 
@@ -57,6 +63,16 @@ class SearchArgs(BaseModel):
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas={self.min_replicas} is more than max_replicas={self.max_replicas}")
         return self
+
+    @model_validator(mode="after")
+    def hosts_that_can_be(self) -> "SearchArgs":
+        """Refuse entries that are no hosts."""
+        self.fetch()
+        return self
+
+    def fetch(self) -> FetchOptions:
+        """Return which pictures are fetched for queries."""
+        return fetch_options(self.image_hosts, self.private_image_hosts)
 
     def guard(self) -> GuardOptions:
         """Return who may ask, and what is kept of it.

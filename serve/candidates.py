@@ -33,7 +33,8 @@ class ServedCandidates:
     async def search(self, query: CandidateQuery, *, against: Side, k: int) -> Sequence[tuple[int, float]]:
         """Return the row and the cosine similarity of at most k products, best first."""
         if query.vector is None:
-            part = await self._vectors.encode(QueryPart(text=query.text, image=query.image))
+            asked = QueryPart(text=query.text, image=query.image, image_url=query.image_url)
+            part = await self._vectors.encode(asked)
         else:
             part = VectorPart(vector=query.vector)
         answer = await asyncio.to_thread(self._served.search.ask, Query(parts=(part,), against=against, k=k))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
+from product_retrieval.catalog.picture_urls import MAX_URL_CHARS
 from product_retrieval.index import Side
 from product_retrieval.querying.near_copies import distinct
 from serve.problems import ProblemError
@@ -40,11 +41,13 @@ RequestT = TypeVar("RequestT", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CandidateQuery:
-    """What is looked for: exactly one of the three."""
+    """What is looked for: exactly one of the four."""
 
     text: str | None = None
     image: bytes | None = None
     """A picture's file, not yet decoded."""
+    image_url: str | None = None
+    """Where it may be fetched, if it may."""
     vector: NDArray[np.float32] | None = None
     """float32 [D], unit length."""
 
@@ -67,7 +70,7 @@ class CandidateSource(Protocol):
         """Return the row and the cosine similarity of at most k products, best first.
 
         Raises:
-            ProblemError: the picture cannot be decoded, or the encoder is overloaded.
+            ProblemError: the picture cannot be fetched or decoded, or the encoder is overloaded.
         """
 
     async def products(self, rows: Sequence[int]) -> Sequence[Mapping[str, Any] | None]:
@@ -92,7 +95,7 @@ class KnnRequest(BaseModel):
     text: str | None = Field(default=None, max_length=MAX_TEXT_CHARS)
     image: str | None = None
     """File as base64."""
-    image_url: str | None = None
+    image_url: str | None = Field(default=None, max_length=MAX_URL_CHARS)
     embedding_input: Coordinates | None = Field(default=None, max_length=MAX_DIM)
     modality: Side = "image"
     num_images: int = Field(default=100, ge=1, le=MAX_RESULTS)
@@ -189,7 +192,7 @@ def query_of(request: KnnRequest, dim: int) -> CandidateQuery:
     """Return what a request looks for.
 
     Raises:
-        ProblemError: nothing, a URL, or a vector that does not fit.
+        ProblemError: nothing, or a vector that does not fit.
     """
     if request.text is not None and request.text.strip():
         return CandidateQuery(text=request.text)
@@ -199,9 +202,9 @@ def query_of(request: KnnRequest, dim: int) -> CandidateQuery:
         except ValueError as error:
             raise ProblemError(str(error), field="image") from error
     if request.image_url:
-        raise ProblemError("pictures are not fetched from URLs; send the file as base64 in `image`", field="image_url")
+        return CandidateQuery(image_url=request.image_url)
     if request.embedding_input is None:
-        raise ProblemError("give one of text, image and embedding_input", field="text")
+        raise ProblemError("give one of text, image, image_url and embedding_input", field="text")
     given = np.asarray(request.embedding_input, np.float64)
     if len(given) != dim:
         raise ProblemError(f"has {len(given)} numbers; this index has {dim}", field="embedding_input")

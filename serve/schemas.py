@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from product_retrieval.catalog.picture_urls import MAX_URL_CHARS
 from product_retrieval.index.spec import MAX_LISTS
 from product_retrieval.querying import parse_filter_text
 from product_retrieval.querying.filters import MAX_JSON_CHARS
@@ -24,8 +25,10 @@ MAX_DIM = 65_536
 """Longest vector that is parsed at all; the index then asks for exactly its own D."""
 MAX_NAME_CHARS = 1_000
 MAX_BATCH = 64
+MAX_URLS = 16
+"""Pictures that one request can have fetched: it should not be a means to ask others a thousand things."""
 Against = Literal["image", "text", "fused", "both"]  # one literal, so that a wrong value is one mistake
-QueryKind = Literal["text", "image", "product_id", "vector", "mix"]
+QueryKind = Literal["text", "image", "image_url", "product_id", "vector", "mix"]
 QUERY_KINDS: tuple[QueryKind, ...] = get_args(QueryKind)
 PART_KINDS = QUERY_KINDS[:-1]
 
@@ -63,6 +66,9 @@ class QueryPart(BaseModel):
 
     text: str | None = Field(default=None, max_length=MAX_TEXT_CHARS)
     image: Picture | None = Field(default=None, description="bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF, as base64")
+    image_url: str | None = Field(
+        default=None, max_length=MAX_URL_CHARS, description="http or https URL of a picture, if the service fetches any"
+    )
     product_id: str | None = Field(default=None, max_length=MAX_ID_CHARS, description="more like this product")
     vector: Coordinates | None = Field(default=None, max_length=MAX_DIM, description="D numbers, of any length")
 
@@ -105,7 +111,7 @@ class PointRequest(BaseModel):
 
 
 class SearchRequest(QueryPart):
-    """One query: exactly one of text, image, product_id, vector and mix."""
+    """One query: exactly one of text, image, image_url, product_id, vector and mix."""
 
     mix: list[MixPart] | None = Field(default=None, min_length=1, max_length=MAX_PARTS, description="a weighted sum")
     k: int = Field(default=10, ge=1, le=MAX_K, description="hits wanted")
@@ -158,6 +164,16 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     queries: list[SearchRequest] = Field(min_length=1, max_length=MAX_BATCH)
+
+    @field_validator("queries")
+    @classmethod
+    def few_urls(cls, queries: list[SearchRequest]) -> list[SearchRequest]:
+        """Refuse to fetch a great many pictures for one request."""
+        parts = [part for query in queries for part in (query, *(query.mix or ()))]
+        num_urls = sum(part.image_url is not None for part in parts)
+        if num_urls > MAX_URLS:
+            raise ValueError(f"{num_urls} pictures by URL: at most {MAX_URLS} in a request")
+        return queries
 
 
 class SideParams(BaseModel):

@@ -27,6 +27,7 @@ from serve.answers import (
 from serve.deployments import EncodedPicture
 from serve.following import VersionFollower
 from serve.problems import RETRY_AFTER_S, ProblemError
+from serve.query_pictures import QueryPictures
 from serve.ranking import Ranking
 from serve.schemas import MixPart, QueryPart, SearchRequest
 from serve.served_index import ServedIndex, heading
@@ -38,9 +39,10 @@ LOST = "there is no encoder of queries at the moment; try again"
 class QueryVectors:
     """Turns texts and pictures into vectors, by the deployment that does so."""
 
-    def __init__(self, encoder: DeploymentHandle[Any]) -> None:
-        """Remember the deployment."""
+    def __init__(self, encoder: DeploymentHandle[Any], pictures: QueryPictures) -> None:
+        """Remember the deployment, and what fetches pictures that are named by URL."""
         self._encoder = encoder
+        self._pictures = pictures
 
     async def fingerprint(self) -> str:
         """Return the digest of what makes the vectors comparable."""
@@ -55,16 +57,18 @@ class QueryVectors:
             where: the part stands in the request, for errors: `mix.1.`, or nothing.
 
         Raises:
-            ProblemError: the picture cannot be decoded, or it cannot be encoded in time.
+            ProblemError: the picture cannot be fetched or decoded, or it cannot be encoded in time.
         """
         try:
             if part.text is not None:
                 encoded = await self._encoder.encode_text.remote(part.text)
                 return VectorPart(vector=encoded, made_from="text", weight=weight)
-            if part.image is not None:
-                picture: EncodedPicture = await self._encoder.encode_picture.remote(part.image)
+            if part.image is not None or part.image_url is not None:
+                field = f"{where}image" if part.image_url is None else f"{where}image_url"
+                data = part.image if part.image_url is None else await self._pictures.fetch(part.image_url, field=field)
+                picture: EncodedPicture = await self._encoder.encode_picture.remote(data)
                 if picture.vector is None:
-                    raise ProblemError(picture.reason, field=f"{where}image")
+                    raise ProblemError(picture.reason, field=field)
                 return VectorPart(vector=picture.vector, made_from="image", weight=weight)
         except BackPressureError as error:
             raise ProblemError(BUSY, status=503, retry_after_s=RETRY_AFTER_S) from error

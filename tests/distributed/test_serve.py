@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -70,11 +71,29 @@ def index_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def port(index_uri: str) -> int:
+def picture_host() -> Iterator[str]:
+    """Serve the picture of lamp 9 under any path that ends in .png, and name the host."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.endswith(".png") else 404)
+            self.end_headers()
+            self.wfile.write(picture(9))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def port(index_uri: str, picture_host: str) -> int:
     port = free_port()
+    pictures = {"image_hosts": (picture_host,), "private_image_hosts": (picture_host,)}
     ray_serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     ray_serve.run(
-        build(SearchArgs(index=index_uri, poll_s=0.2, max_replicas=1, clip_retrieval=True)),
+        build(SearchArgs(index=index_uri, poll_s=0.2, max_replicas=1, clip_retrieval=True, **pictures)),
         name="search",
         route_prefix="/",
     )
@@ -133,6 +152,19 @@ def test_a_picture_finds_itself_in_the_body_and_as_base64(call: Any) -> None:
     _, _, encoded = call("POST", "/v1/search", {"image": base64.b64encode(picture(9)).decode(), "k": 3})
     assert raw["hits"] == encoded["hits"]
     assert (raw["hits"][0]["product_id"], raw["hits"][0]["score"]) == ("p09", pytest.approx(1, abs=1e-3))
+
+
+def test_a_picture_by_url_is_the_same_picture(call: Any, picture_host: str) -> None:
+    _, _, raw = call("POST", "/v1/search/image?k=3", picture(9), "image/png")
+    url = f"http://{picture_host}/lamp.png"
+    _, _, found = call("POST", "/v1/search", {"image_url": url, "k": 3})
+    assert (found["query_kind"], found["hits"]) == ("image_url", raw["hits"])
+    by_client = call("POST", "/knn-service", {"image_url": url, "num_images": 1})[2]
+    assert by_client[0]["product_id"] == "p09"
+    for wrong, reason in ((f"http://{picture_host}/lamp", "not_found"), ("http://a.example/b.png", "url_not_allowed")):
+        status, _, problem = call("POST", "/v1/search", {"mix": [{"text": "lamp"}, {"image_url": wrong}]})
+        assert (status, problem["errors"][0]["field"]) == (422, "mix.1.image_url")
+        assert problem["errors"][0]["detail"].startswith(f"image_{reason}")
 
 
 def test_more_like_a_product_leaves_it_out_and_still_gives_k(call: Any) -> None:

@@ -6,6 +6,7 @@ that says so, every key present, null where nothing was given.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -20,6 +21,7 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
+from product_retrieval.catalog import FetchOptions
 from product_retrieval.encoders.hashing import HashEncoder
 from product_retrieval.images import decode
 from product_retrieval.index import ProductIndex, Side
@@ -30,6 +32,7 @@ from product_retrieval.index.spec import EXACT, IndexSpec
 from product_retrieval.querying.near_copies import distinct
 from serve.clip_retrieval import CandidateQuery, clip_retrieval_router
 from serve.problems import ProblemError, install
+from serve.query_pictures import QueryPictures
 
 TITLES = ["red mug", "blue cup", "green jug", "red mug", "tin lid"]
 GONE = 4
@@ -46,6 +49,8 @@ class InProcessSource:
     def _vector(self, query: CandidateQuery) -> NDArray[np.float32]:
         if query.text is not None:
             return self._encoder.encode_texts([query.text])[0]
+        if query.image_url is not None:
+            asyncio.run(QueryPictures(FetchOptions()).fetch(query.image_url))
         if query.image is not None:
             pixels = decode(query.image).pixels
             if pixels is None:
@@ -55,7 +60,8 @@ class InProcessSource:
         return query.vector
 
     async def search(self, query: CandidateQuery, *, against: Side, k: int) -> Sequence[tuple[int, float]]:
-        found = self._index.search(self._vector(query)[None], against=against, k=k)
+        vector = await asyncio.to_thread(self._vector, query)
+        found = self._index.search(vector[None], against=against, k=k)
         hits = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
         return [(row, score) for row, score in hits if row >= 0]
 
