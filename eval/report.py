@@ -1,103 +1,262 @@
-"""The report as one offline page: a table with intervals, a curve, and how to read them."""
+"""The report as one offline page for someone who has three minutes: a verdict, plots, and what to mend."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-WIDTH, HEIGHT, PAD = 640, 300, 44
-LINES = ("#1f6feb", "#d1480f", "#2da44e", "#8250df", "#bf8700", "#57606a", "#cf222e", "#0a7ea4")
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1f2328}"
-    "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
-    "td,th{padding:.35rem .6rem;border-bottom:1px solid #d0d7de;text-align:right}"
-    "td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}"
-    "small{color:#57606a}svg{max-width:100%;height:auto}.scroll{overflow-x:auto}"
-)
+from eval.page_analysis import analysis_sections, shown_products
+from eval.page_parts import interval, section, table, text
+from eval.page_style import STYLE
+from eval.plots import Bar, Line, bar_chart, line_chart
+from eval.verdict import verdict
+
+MEASURES = ("hit@1", "hit@5", "hit@10", "recall@10", "capped_recall@10", "mrr", "ndcg@10")
+CURVE_MARKS = (1, 2, 5, 10, 20, 50, 100)
 
 
-def render_report(record: Mapping[str, Any]) -> str:
+def pictured(record: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the products whose pictures the page shows."""
+    return shown_products(record)
+
+
+def render_report(record: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:
         record: what report.json holds.
+        pictures: by product_id, as data URIs.
     """
-    results = record["results"]
+    sections = [
+        ("quality", "Can people find it?", _quality(record["results"])),
+        ("gallery", "As the catalogue grows", _gallery(record["results"])),
+        ("index", "What the index loses", _index(record["index_quality"])),
+        ("slices", "Where it is better and worse", _slices(record["slices"])),
+        *analysis_sections(record, pictures),
+        ("method", "How each number is defined", _method(record)),
+    ]
+    if "comparison" in record:
+        sections.insert(1, ("comparison", "Against the other run", _comparison(record["comparison"])))
+    sections = [(name, title, body) for name, title, body in sections if body]
+    contents = "".join(f"<a href='#{name}'>{title}</a>" for name, title, _ in sections)
     asked = record["options"]["where"] or "all products"
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Search quality</title><style>{STYLE}</style><h1>Search quality</h1>"
-        f"<p>Index {_text(record['index'])}, version {record['version']}, model {_text(record['model'])}, "
-        f"{record['num_products']:,} products in the gallery, queries from {_text(asked)}.</p>"
-        f"<div class=scroll>{_table(results)}</div>{_curve(results)}{_index_table(record['index_recall_at_10'])}"
-        "<h2>How to read this</h2><p>hit@k is the share of queries whose right product is among the first k hits; "
-        "papers on CLIP call it R@K. Right is the product itself and its other listings, or any product of its group. "
-        "Small print: the 95 % interval, from 1,000 bootstrap samples of whole groups, and what a random order would "
-        "get. Products that tie with the right one count by their expected place. The numbers are of exact search, "
-        "so they are the model's; how much of exact search the index finds is a table of its own.</p></html>\n"
+        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        f"<title>Search quality</title><style>{STYLE}</style><main><h1>Search quality</h1>"
+        f"<p class=quiet>Index {text(record['index'])}, version {record['version']} &middot; model {text(record['model'])} "
+        f"&middot; {record['num_products']:,} products &middot; queries: {text(asked)}</p>"
+        f"<div class=verdict><ul>{''.join(f'<li>{text(line, 400)}</li>' for line in verdict(record))}</ul></div>"
+        f"<nav>{contents}</nav>{''.join(section(*each) for each in sections)}</main></html>\n"
     )
 
 
-def _table(results: list[dict[str, Any]]) -> str:
-    names = list(results[0]["hits"])
-    head = "".join(f"<th>{name}</th>" for name in names)
+def _quality(results: Sequence[Mapping[str, Any]]) -> str:
+    names = [name for name in MEASURES if name in results[0]["measures"]]
     rows = []
     for result in results:
-        cells = "".join(
-            f"<td>{e['mean']:.3f}<br><small>{e['low']:.3f}&ndash;{e['high']:.3f}; chance {e['chance']:.4f}</small></td>"
-            for e in (result["hits"][name] for name in names)
-        )
+        cells = []
+        for name in names:
+            estimate = result["measures"][name]
+            chance = estimate["chance"]
+            beside = "" if chance is None else f"<br><small>chance {chance:.4f}</small>"
+            if estimate["best"] - estimate["worst"] >= 0.0005:
+                beside += f"<br><small>ties {estimate['worst']:.3f}&ndash;{estimate['best']:.3f}</small>"
+            cells.append(interval(estimate) + beside)
+        rank = "not found" if result["median_rank"] is None else f"{result['median_rank']:,.0f}"
+        mean_rank = "" if result["mean_rank"] is None else f"{result['mean_rank']:,.0f}"
         rows.append(
-            f"<tr><td>{_text(result['name'])}</td><td>{result['relevant']}</td><td>{result['num_queries']:,}</td>{cells}"
-            f"<td>{result['mean_reciprocal_rank']:.3f}</td><td>{result['median_rank']:.0f}</td>"
-            f"<td>{result['num_tied']:,}</td></tr>"
+            [
+                text(result["name"]),
+                result["relevant"],
+                f"{result['num_queries']:,}",
+                f"{result['num_right']:,.1f}",
+                *cells,
+                rank,
+                mean_rank,
+                f"{result['num_tied']:,}",
+                f"{result['num_unanswerable']:,}",
+            ]
         )
-    return (
-        f"<table><tr><th>direction</th><th>right hit</th><th>queries</th>{head}<th>MRR</th><th>median rank</th>"
-        f"<th>tied</th></tr>{''.join(rows)}</table>"
-    )
-
-
-def _index_table(recalls: Mapping[str, float | None]) -> str:
-    rows = "".join(
-        f"<tr><td>{_text(name)}</td><td>{'not measured' if recall is None else f'{recall:.3f}'}</td></tr>"
-        for name, recall in recalls.items()
-    )
-    return f"<h2>Recall@10 of the index against exact search</h2><table>{rows}</table>"
-
-
-def _curve(results: list[dict[str, Any]]) -> str:
-    """Return hit@k over k as an inline drawing; k is on a logarithmic axis."""
-    import math
-
+    header = [
+        "direction",
+        "right hit",
+        "queries",
+        "right each",
+        *names,
+        "median rank",
+        "mean rank",
+        "tied",
+        "unanswerable",
+    ]
+    curves = [
+        Line(f"{result['name']}, {result['relevant']}", [(k, hit) for k, hit in enumerate(result["curve"], start=1)])
+        for result in results
+    ]
     longest = max(len(result["curve"]) for result in results)
+    drawing = ""
+    if longest > 1:
+        drawing = line_chart(
+            curves, label="hit at k over k", across="k", up="hit@k", is_log=True, top=1.0,
+            marks=[k for k in CURVE_MARKS if k <= longest],
+        )  # fmt: skip
+    return table(header, rows, words=2) + drawing
 
-    def place(k: float, value: float) -> tuple[float, float]:
-        across = math.log(k) / math.log(longest) if longest > 1 else 0.0
-        return PAD + across * (WIDTH - 2 * PAD), HEIGHT - PAD - value * (HEIGHT - 2 * PAD)
 
-    parts = []
-    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = place(1, value)
-        parts.append(f"<line x1={x:.0f} x2={WIDTH - PAD} y1={y:.0f} y2={y:.0f} stroke='#d0d7de'/>")
-        parts.append(f"<text x={x - 8:.0f} y={y + 4:.0f} text-anchor=end font-size=12>{value:g}</text>")
-    for k in (1, 2, 5, 10, 20, 50, 100):
-        if k <= longest:
-            x, y = place(k, 0)
-            parts.append(f"<text x={x:.0f} y={y + 18:.0f} text-anchor=middle font-size=12>{k}</text>")
-    legend = []
-    for number, result in enumerate(results):
-        color = LINES[number % len(LINES)]
-        points = " ".join("{:.1f},{:.1f}".format(*place(k, v)) for k, v in enumerate(result["curve"], start=1))
-        parts.append(f"<polyline points='{points}' fill=none stroke='{color}' stroke-width=2 />")
-        name = f"{_text(result['name'])}, right: {result['relevant']}"
-        legend.append(f"<span style='color:{color}'>&#9632;</span> {name}")
+def _gallery(results: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        Line(
+            f"{result['name']}, {result['relevant']}",
+            [(point["size"], point["mean"]) for point in result["gallery"]],
+            [(point["low"], point["high"]) for point in result["gallery"]],
+        )
+        for result in results
+        if len(result["gallery"]) > 1
+    ]
+    if not lines:
+        return ""
     return (
-        f"<h2>hit@k over k</h2><svg viewBox='0 0 {WIDTH} {HEIGHT}' width={WIDTH} role=img "
-        f"aria-label='hit at k over k'>{''.join(parts)}</svg><p>{' &nbsp; '.join(legend)}</p>"
+        "<p>The same model and the same queries in a random part of the catalogue, by the exact formula: a figure without "
+        "the size of its gallery says nothing.</p>"
+        + line_chart(
+            lines,
+            label="hit at 10 over the size of the gallery",
+            across="products in the gallery",
+            up="hit@10",
+            is_log=True,
+            top=1.0,
+        )  # fmt: skip
     )
 
 
-def _text(value: object) -> str:
-    return html.escape(str(value))
+def _index(points: Sequence[Mapping[str, Any]]) -> str:
+    if not points:
+        return ""
+    rows = [
+        [
+            text(point["direction"]),
+            f"{point['num_probes']}",
+            f"{point['rescore_factor']} k",
+            f"{point['recall']:.3f}<br><small>{point['low']:.3f}&ndash;{point['high']:.3f}</small>",
+            f"{point['hit']:.3f}",
+            f"{point['lost_hit']:+.3f}",
+            f"{point['cpu_ms']:.2f}",
+            f"{1000 / max(point['cpu_ms'], 1e-6):,.0f}",
+            f"{point['latency_ms']:.2f}",
+        ]
+        for point in points
+    ]
+    header = [
+        *("direction", "lists probed", "re-scored", "recall@10 of exact search", "hit@10 through it", "lost hit@10"),
+        *("CPU ms a query", "queries a CPU second", "ms asked alone"),
+    ]
+    lines = []
+    for direction in dict.fromkeys(point["direction"] for point in points):
+        own = [point for point in points if point["direction"] == direction]
+        if len(own) > 1:
+            lines.append(Line(direction, [(point["num_probes"], point["recall"]) for point in _by_probes(own)]))
+    drawing = ""
+    if lines:
+        drawing = line_chart(
+            lines, label="recall at 10 over lists probed", across="lists probed (best re-score)", up="recall@10 of exact search",
+            is_log=True, top=1.0,
+        )  # fmt: skip
+    return (
+        "<p>Of exact search's ten nearest, how many the index finds at each operating point, and what that costs people "
+        "and machines. Marked: how it is searched unless asked otherwise.</p>"
+        + table(header, rows, chosen=[point["is_chosen"] for point in points])
+        + drawing
+    )
+
+
+def _by_probes(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    best: dict[int, Mapping[str, Any]] = {}
+    for point in points:
+        if point["num_probes"] not in best or point["recall"] > best[point["num_probes"]]["recall"]:
+            best[point["num_probes"]] = point
+    return [best[probes] for probes in sorted(best)]
+
+
+def _slices(slices: Sequence[Mapping[str, Any]]) -> str:
+    if not slices:
+        return ""
+    parts = [
+        "<p>hit@10 of parts of the queries, each with its 95 % interval; parts of fewer than 30 are counted together.</p>"
+    ]
+    for direction in dict.fromkeys(part["direction"] for part in slices):
+        own = [part for part in slices if part["direction"] == direction]
+        measure = "hit@10" if "hit@10" in own[0]["measures"] else next(iter(own[0]["measures"]))
+        groups = []
+        for column in dict.fromkeys(part["column"] for part in own):
+            bars = [
+                Bar(part["value"], estimate["mean"], estimate["low"], estimate["high"], f"n={part['num_queries']:,}")
+                for part in own
+                if part["column"] == column
+                for estimate in [part["measures"][measure]]
+            ]
+            groups.append(f"<h3>{text(column)}</h3>{bar_chart(bars, label=f'{measure} by {column}')}")
+        is_open = " open" if direction in ("text -> image", "query text -> image") else ""
+        parts.append(
+            f"<details{is_open}><summary>{text(direction)} ({text(own[0]['relevant'])})</summary>{''.join(groups)}</details>"
+        )
+    return "".join(parts)
+
+
+def _comparison(comparison: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            text(each["direction"]),
+            each["relevant"],
+            each["measure"],
+            f"{each['num_queries']:,}",
+            f"{each['before']:.3f}",
+            f"{each['now']:.3f}",
+            f"{each['now'] - each['before']:+.3f}<br><small>{each['low']:+.3f} to {each['high']:+.3f}</small>",
+            f"{each['p_value']:.4f}",
+            "yes" if each["is_significant"] else "no",
+        ]
+        for each in comparison["differences"]
+    ]
+    header = ["direction", "right hit", "measure", "queries", "before", "now", "change", "p", "more than chance"]
+    changed = [
+        [text(each["direction"]), text(each["query_id"]), _rank(each["rank_before"]), _rank(each["rank_now"])]
+        for each in comparison["changed"]
+    ]
+    return (
+        f"<p>Before: {text(comparison['index'])}, version {comparison['version']}, model {text(comparison['model'])}.</p>"
+        + table(header, rows, words=3, chosen=[each["is_significant"] for each in comparison["differences"]])
+        + "<details><summary>Queries whose first right product moved most</summary>"
+        + table(["direction", "query", "rank before", "rank now"], changed, words=2)
+        + "</details>"
+    )
+
+
+def _rank(rank: float | None) -> str:
+    return "not found" if rank is None else f"{rank:,.0f}"
+
+
+def _method(record: Mapping[str, Any]) -> str:
+    options = [
+        [text(name), f"<code>{text(value)}</code>"]
+        for name, value in (
+            *record["options"].items(),
+            ("fingerprint", record["fingerprint"]),
+            ("seconds", record["seconds"]),
+        )
+        if value is not None
+    ]
+    dropped = "".join(f"<li>{text(name)}: {count:,}</li>" for name, count in record["queries"].items())
+    return (
+        "<ul><li><b>hit@k</b>: share of queries with a right product among the first k hits; papers on CLIP call it R@K.</li>"
+        "<li><b>recall@k</b>: share of a query's right products among the first k; <b>capped recall@k</b>: of as many as could "
+        "be there.</li><li><b>MRR</b>: mean of 1 / rank of the first right product. <b>nDCG@10</b>: discounted gain of the first "
+        "ten over the best order's.</li><li>Right is the product itself and its other listings (<i>product</i>), any product of "
+        "its group (<i>group</i>), or what a file says (<i>judged</i>).</li><li>Ties are broken at random, in expectation; where "
+        "they matter, the worst and the best order stand beside.</li><li>Queries with nothing right to be found count as "
+        "misses.</li><li>Intervals: 95 %, 1,000 bootstrap samples of whole groups of products.</li><li>All but the index's own "
+        "section is measured by exact search.</li></ul>"
+        + (f"<p>Left out:</p><ul>{dropped}</ul>" if dropped else "")
+        + "<details><summary>Options and fingerprint</summary>"
+        + table(["option", "value"], options, words=2)
+        + "</details>"
+    )

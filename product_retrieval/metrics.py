@@ -86,16 +86,47 @@ def bootstrap_interval(
 
     Raises:
         ValueError: no values, or as many clusters as values are not given.
+    Source: see bootstrap_intervals.
+    """
+    _, members = np.unique(np.asarray(clusters), return_inverse=True)
+    low, high = bootstrap_intervals(values[:, None], members, seed=seed, num_resamples=num_resamples, level=level)
+    return float(low[0]), float(high[0])
+
+
+def bootstrap_intervals(
+    values: NDArray[np.float64],
+    clusters: NDArray[np.int64],
+    *,
+    seed: int,
+    num_resamples: int = 1000,
+    level: float = 0.95,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Confidence intervals of the means of several measures of the same queries, from the same resamples.
+
+    Args:
+        values: float64 [Q, M], a column a measure.
+        clusters: int64 [Q], from 0 without gaps; values of one cluster are drawn together.
+        seed: of the resamples.
+        num_resamples: bootstrap samples.
+        level: share of the resampled means inside an interval.
+
+    Returns:
+        Lower and upper ends, float64 [M] each.
+
+    Raises:
+        ValueError: no values, or as many clusters as values are not given.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; clusters as in Field and Welsh,
         Bootstrapping clustered data, 2007.
     """
     if len(values) == 0 or len(values) != len(clusters):
         raise ValueError(f"need one cluster a value and at least one, got {len(values)} and {len(clusters)}")
-    _, members = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(members, values)
-    sizes = np.bincount(members)
+    sizes = np.bincount(clusters)
+    order = np.argsort(clusters, kind="stable")
+    sums = np.add.reduceat(values[order], np.cumsum(sizes) - sizes, axis=0)
     generator = np.random.default_rng(seed)
-    weights = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=num_resamples)
-    means = (weights @ sums) / (weights @ sizes)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    means = np.empty((num_resamples, values.shape[1]))
+    for number in range(num_resamples):
+        drawn = np.bincount(generator.integers(len(sizes), size=len(sizes)), minlength=len(sizes)).astype(np.float64)
+        means[number] = drawn @ sums / (drawn @ sizes)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
