@@ -188,7 +188,7 @@ def _differences(
 
 
 def _changed(pair: tuple[pa.Table, pa.Table], direction: str, relevant: str) -> list[ChangedQuery]:
-    before, now = ([rank for rank in table.column(f"{relevant}_rank").to_pylist()] for table in pair)
+    before, now = (table.column(f"{relevant}_rank").to_pylist() for table in pair)
     names = pair[1].column("query_id").to_pylist()
     moved = [
         (abs(_inverse(after) - _inverse(earlier)), row)

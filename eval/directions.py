@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.exact import ExactSearch, Found, JudgedSet, pair_scores
+from eval.exact import Correction, ExactSearch, Found, JudgedSet, pair_scores
 from eval.judged import NOT_FOUND, JudgedRanks, Judgements
 from eval.judgements import CatalogTruth
 from eval.queries import FREE, QuerySet
@@ -97,6 +97,7 @@ def plan_directions(
             elif queries.name == side and (others := truth.others_of_group(queries.rows)) is not None:
                 directions.append(_asking(queries, side, {"group": others}, truth.same_product(queries.rows)))
     directions = [direction for direction in directions if len(direction.queries.rows)]
+    directions.sort(key=_importance)
     if not directions:
         raise ArtifactError("the index has one side only and no groups, so there is nothing to look for; add --photos")
     return directions
@@ -128,8 +129,7 @@ def measure_direction(
     queries, side = direction.queries, direction.side
     present = {name: is_present(index, right.row, side) for name, right in direction.right.items()}
     judged = tuple(
-        _with_scores(queries.vectors, _only(right, present[name]), index, side)
-        for name, right in direction.right.items()
+        judged_set(queries.vectors, only(right, present[name]), index, side) for name, right in direction.right.items()
     )
     found = search(ExactSearch(queries.vectors, depth, judged, direction.excluded), side)
     ranks, values, results = {}, {}, []
@@ -173,6 +173,12 @@ def is_present(index: ProductIndex, rows: NDArray[np.int64], side: Side) -> NDAr
     return present
 
 
+def _importance(direction: Direction) -> tuple[bool, bool, bool]:
+    """Return a sorting key that puts what most people do first: words of their own that look for pictures."""
+    queries = direction.queries
+    return direction.excluded is not None, queries.kind != "text", queries.rows[0] != FREE
+
+
 def _asking(
     queries: QuerySet, side: Side, right: dict[str, Judgements], excluded: Judgements | None = None
 ) -> Direction:
@@ -189,15 +195,24 @@ def _asking(
     )
 
 
-def _only(right: Judgements, kept: NDArray[np.bool_]) -> Judgements:
+def only(right: Judgements, kept: NDArray[np.bool_]) -> Judgements:
+    """Return some of the judgements."""
     return Judgements(right.num_queries, right.query[kept], right.row[kept], right.gain[kept])
 
 
-def _with_scores(vectors: NDArray[np.float32], right: Judgements, index: ProductIndex, side: Side) -> JudgedSet:
+def judged_set(
+    vectors: NDArray[np.float32],
+    right: Judgements,
+    index: ProductIndex,
+    side: Side,
+    correction: Correction | None = None,
+) -> JudgedSet:
+    """Return right products that have the side, with their scores."""
     scores = np.empty(len(right.row), np.float32)
     for start in range(0, len(scores), PAIR_ROWS):
         part = slice(start, start + PAIR_ROWS)
-        scores[part] = pair_scores(vectors, right.query[part], index.vectors_of(right.row[part], side))
+        pairs = Judgements(right.num_queries, right.query[part], right.row[part], right.gain[part])
+        scores[part] = pair_scores(vectors, pairs, index.vectors_of(pairs.row, side), correction)
     return JudgedSet(right, scores)
 
 

@@ -20,10 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray
-from numpy.typing import NDArray
 
 from eval.analysis import analyse
 from eval.directions import Measured, cluster_labels, measure_direction, plan_directions
@@ -33,7 +30,7 @@ from eval.index_quality import measure_index
 from eval.judged import Judgements
 from eval.judgements import CatalogTruth, read_judgements
 from eval.options import EvaluateOptions
-from eval.queries import QuerySet, file_queries, own_queries, photo_queries, select_rows
+from eval.queries import file_queries, own_queries, photo_queries, select_rows
 from eval.query_table import query_table
 from eval.records import SCHEMA, check_limits, compare_with, find_report, forget_report, identify, write_report
 from eval.report import pictured

@@ -36,6 +36,23 @@ class JudgedSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """Another way to compare: with the products' mean taken off their vectors, or a bias taken off their scores."""
+
+    shift: NDArray[np.float32] | None = None
+    """[D], taken off every product before it is scaled to unit length again."""
+    bias: NDArray[np.float32] | None = None
+    """[num_rows], by row, taken off every score of the product."""
+
+    def apply(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return products as they are compared, float32 [N, D]; rows of zeros stay so."""
+        if self.shift is None:
+            return vectors
+        moved = np.where(vectors.any(axis=1, keepdims=True), vectors - self.shift, 0)
+        return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
 class ExactSearch:
     """What is looked for in a gallery."""
 
@@ -46,6 +63,7 @@ class ExactSearch:
     judged: tuple[JudgedSet, ...] = ()
     excluded: Judgements | None = None
     """Pairs that are neither right nor wrong, nor found: such as a query's own product."""
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +115,36 @@ def scan(search: ExactSearch, vectors: NDArray[np.float16], first_row: int, *, d
             stop = min(start + product_tile, len(vectors))
             products = torch.from_numpy(np.array(vectors[start:stop])).to(device).float()
             absent = ~products.any(dim=1)
+            bias = None
+            if search.correction is not None:
+                products = torch.from_numpy(search.correction.apply(products.cpu().numpy())).to(device)
+                if search.correction.bias is not None:
+                    bias = torch.from_numpy(search.correction.bias[first_row + start : first_row + stop].copy()).to(
+                        device
+                    )
             for tile in tiles:
-                tile.compare(products, first_row + start, absent if bool(absent.any()) else None)
+                tile.compare(products, first_row + start, absent if bool(absent.any()) else None, bias)
     return _assemble(search, tiles)
 
 
 def pair_scores(
-    queries: NDArray[np.float32], pair_query: NDArray[np.int64], vectors: NDArray[np.float32]
+    queries: NDArray[np.float32],
+    pairs: Judgements,
+    vectors: NDArray[np.float32],
+    correction: Correction | None = None,
 ) -> NDArray[np.float32]:
     """Return the score of each pair, float32 [P].
 
     Args:
         queries: float32 [Q, D].
-        pair_query: int64 [P].
+        pairs: P pairs.
         vectors: float32 [P, D], of the pairs' products.
+        correction: how they are compared; None as they are.
     """
-    return np.einsum("pd,pd->p", queries[pair_query], vectors).astype(np.float32)
+    if correction is None:
+        return np.einsum("pd,pd->p", queries[pairs.query], vectors).astype(np.float32)
+    scores = np.einsum("pd,pd->p", queries[pairs.query], correction.apply(vectors)).astype(np.float32)
+    return scores if correction.bias is None else scores - correction.bias[pairs.row]
 
 
 class _QueryTile:
@@ -131,13 +163,17 @@ class _QueryTile:
         self._excluded = None if search.excluded is None else _Pairs(search.excluded, local, device)
         self.counted = [_Counted(judged, local, len(positions), device) for judged in search.judged]
 
-    def compare(self, products: torch.Tensor, first_row: int, absent: torch.Tensor | None) -> None:
+    def compare(
+        self, products: torch.Tensor, first_row: int, absent: torch.Tensor | None, bias: torch.Tensor | None
+    ) -> None:
         """Take the products of a tile into account; tiles come in ascending order of their rows."""
         import torch
 
         if self._buffer is None or self._buffer.shape[1] != len(products):
             self._buffer = torch.empty(len(self.positions), len(products), device=products.device)
         scores = torch.mm(self._queries, products.T, out=self._buffer)
+        if bias is not None:
+            scores -= bias
         if absent is not None:
             scores[:, absent] = -torch.inf
         if self._excluded is not None:

@@ -12,12 +12,14 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
 from eval.exact import ExactSearch, Found, merge, nothing_found, scan
+from eval.neighbourhoods import hub_bias
 from product_retrieval.errors import ArtifactError
 from product_retrieval.index import ProductIndex, Side
 from product_retrieval.storage import Storage
@@ -29,6 +31,8 @@ PARTS_PER_WORKER = 2
 """Parts under way for each CPU or GPU: one is searched while the next is on its way."""
 MIN_KEPT_FLOP = 1e13
 """From here on, minutes of two cores, the answers of parts are kept in files until the report is written."""
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,31 @@ def search_gallery(
     return _sum(search, fresh())
 
 
+def bias_of_gallery(
+    bank: NDArray[np.float32], index: ProductIndex, side: Side, *, workers: Workers
+) -> NDArray[np.float32]:
+    """Return how similar each product of a side is to queries in general, float32 [num_rows]; see hub_bias.
+
+    Args:
+        bank: float32 [B, D], queries that are not measured.
+        index: the version.
+        side: whose products are compared.
+        workers: of the cluster.
+    """
+    biases = np.zeros(index.num_rows, np.float32)
+    shared = ray.put(bank)
+    running: dict[ray.ObjectRef[NDArray[np.float32]], int] = {}
+    for first_row, vectors in index.blocks(side, MIN_PART_ROWS):
+        if len(running) >= workers.num_slots * PARTS_PER_WORKER:
+            at, part = _next_ready(running)
+            biases[at : at + len(part)] = part
+        running[_bias_task.remote(np.asarray(vectors), shared)] = first_row
+    while running:
+        at, part = _next_ready(running)
+        biases[at : at + len(part)] = part
+    return biases
+
+
 def describe(search: ExactSearch) -> str:
     """Return a hash of everything that the answers depend on but the gallery."""
     digest = hashlib.sha256(json.dumps([search.k, len(search.judged)]).encode())
@@ -96,6 +125,8 @@ def describe(search: ExactSearch) -> str:
         arrays += [judged.judgements.query, judged.judgements.row, judged.scores]
     if search.excluded is not None:
         arrays += [search.excluded.query, search.excluded.row]
+    if search.correction is not None:
+        arrays += [array for array in (search.correction.shift, search.correction.bias) if array is not None]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:24]
@@ -146,7 +177,7 @@ def _searched(
         yield _next_ready(running)
 
 
-def _next_ready(running: dict[ray.ObjectRef[Found], int]) -> tuple[int, Found]:
+def _next_ready(running: dict[ray.ObjectRef[Answer], int]) -> tuple[int, Answer]:
     (ready,), _ = ray.wait(list(running), num_returns=1)
     first_row = running.pop(ready)
     return first_row, ray.get(ready)
@@ -164,4 +195,9 @@ def _sum(search: ExactSearch, answers: Iterable[Found]) -> Found:
     return total
 
 
+def _bias(vectors: NDArray[np.float16], bank: NDArray[np.float32]) -> NDArray[np.float32]:
+    return hub_bias(vectors.astype(np.float32), bank)
+
+
 _scan_task = ray.remote(scan)
+_bias_task = ray.remote(_bias)

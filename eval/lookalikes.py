@@ -79,8 +79,8 @@ def find_lookalikes(
     listing: NDArray[np.int64],
     *,
     tau: float,
-) -> tuple[Lookalikes, NDArray[np.int64]]:
-    """Return the look-alikes among products, and each product's group.
+) -> Lookalikes:
+    """Return the look-alikes among products.
 
     Args:
         asked: int64 [N], rows of the products.
@@ -88,9 +88,6 @@ def find_lookalikes(
         scores: float32 [N, k].
         listing: int64 [num_rows], equal for listings of one product: these are not ambiguous.
         tau: similarity from which pictures count as alike.
-
-    Returns:
-        The look-alikes, and int64 [N] with equal numbers for products that look alike, directly or by others between.
     """
     is_alike = (rows >= 0) & (np.nan_to_num(scores, nan=-2.0) >= tau)
     is_alike &= listing[np.maximum(rows, 0)] != listing[asked][:, None]
@@ -100,7 +97,7 @@ def find_lookalikes(
     for row in sorted(roots):
         members.setdefault(roots[row], []).append(row)
     ordered = sorted(members.values(), key=lambda rows: (-len(rows), rows[0]))
-    found = Lookalikes(
+    return Lookalikes(
         tau=tau,
         num_products=len(asked),
         num_ambiguous=int(is_alike.any(axis=1).sum()),
@@ -108,7 +105,6 @@ def find_lookalikes(
         largest=len(ordered[0]) if ordered else 0,
         groups=[rows[:MAX_MEMBERS] for rows in ordered[:MAX_GROUPS]],
     )
-    return found, np.array([roots.get(row, row) for row in asked.tolist()], np.int64)
 
 
 def connected(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:

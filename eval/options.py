@@ -40,7 +40,7 @@ class EvaluateOptions:
     baseline: str | None = None
     """Report of another run on the same queries, as a folder, to compare with."""
     fail_under: tuple[str, ...] = ()
-    """Least means, such as text_to_image.recall@10=0.6 or text_to_image.group.hit@1=0.4; below one, the exit code is 1."""
+    """Least means, such as text_to_image.recall@10=0.6 or text_to_image.group.hit@1=0.4; below one, exit code 1."""
     trec: bool = False
     """Also write runs and judgements in TREC's formats."""
     device: Device = "auto"

@@ -1,4 +1,4 @@
-"""Drawings of a report as inline SVG: lines with intervals, and bars. Colours are the page's, so both its themes work."""
+"""Drawings of a report as inline SVG, lines and bars with intervals, in the page's colours of either theme."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def photo_queries(path: Path, index: ProductIndex, encoder: Encoder, rows: NDArr
 
 
 def file_queries(path: Path, encoder: Encoder) -> tuple[list[QuerySet], int]:
-    """Encode the queries of a file: Parquet or JSON lines with query_id and text, image (bytes; base64 in JSON), or both.
+    """Encode the queries of a file: Parquet or JSON lines with query_id and text, image (base64 in JSON), or both.
 
     Returns:
         The queries with a text, those with a picture, and how many rows have neither or a picture that cannot be read.
@@ -161,7 +161,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
                 if record.get("image") is not None:
                     record["image"] = base64.b64decode(record["image"], validate=True)
         for record in records:
-            record["query_id"]  # noqa: B018 - a row without one is the file's mistake, and said as such
+            record["query_id"]
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError, binascii.Error) as error:
         raise CatalogError(
             f"{path}: not Parquet or JSON lines with query_id and text or image: {_line(error)}", path=str(path)

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from eval.page_analysis import analysis_sections, shown_products
 from eval.page_parts import interval, section, table, text
-from eval.page_style import STYLE
 from eval.plots import Bar, Line, bar_chart, line_chart
 from eval.verdict import verdict
 
 MEASURES = ("hit@1", "hit@5", "hit@10", "recall@10", "capped_recall@10", "mrr", "ndcg@10")
+STYLE = Path(__file__).with_name("report.css")
 CURVE_MARKS = (1, 2, 5, 10, 20, 50, 100)
+DEFINITIONS = (
+    "<b>hit@k</b>: share of queries with a right product among the first k hits; papers on CLIP call it R@K.",
+    "<b>recall@k</b>: share of a query's right products among the first k; <b>capped recall@k</b>: of as many as could "
+    "be there.",
+    "<b>MRR</b>: mean of 1 / rank of the first right product. <b>nDCG@10</b>: discounted gain of the first ten over the "
+    "best order's.",
+    "Right is the product itself and its other listings (<i>product</i>), any product of its group (<i>group</i>), or "
+    "what a file says (<i>judged</i>).",
+    "Ties are broken at random, in expectation; where they matter, the worst and the best order stand beside.",
+    "Queries with nothing right to be found count as misses.",
+    "Intervals: 95 %, 1,000 bootstrap samples of whole groups of products.",
+    "All but the index's own section is measured by exact search.",
+)
 
 
 def pictured(record: Mapping[str, Any]) -> list[str]:
@@ -43,7 +57,7 @@ def render_report(record: Mapping[str, Any], pictures: Mapping[str, str]) -> str
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>Search quality</title><style>{STYLE}</style><main><h1>Search quality</h1>"
+        f"<title>Search quality</title><style>{STYLE.read_text(encoding='utf-8')}</style><main><h1>Search quality</h1>"
         f"<p class=quiet>Index {text(record['index'])}, version {record['version']} &middot; model {text(record['model'])} "
         f"&middot; {record['num_products']:,} products &middot; queries: {text(asked)}</p>"
         f"<div class=verdict><ul>{''.join(f'<li>{text(line, 400)}</li>' for line in verdict(record))}</ul></div>"
@@ -59,7 +73,7 @@ def _quality(results: Sequence[Mapping[str, Any]]) -> str:
         for name in names:
             estimate = result["measures"][name]
             chance = estimate["chance"]
-            beside = "" if chance is None else f"<br><small>chance {chance:.4f}</small>"
+            beside = "" if chance is None else f"<br><small>by chance {chance:.4f}</small>"
             if estimate["best"] - estimate["worst"] >= 0.0005:
                 beside += f"<br><small>ties {estimate['worst']:.3f}&ndash;{estimate['best']:.3f}</small>"
             cells.append(interval(estimate) + beside)
@@ -90,8 +104,8 @@ def _quality(results: Sequence[Mapping[str, Any]]) -> str:
         "unanswerable",
     ]
     curves = [
-        Line(f"{result['name']}, {result['relevant']}", [(k, hit) for k, hit in enumerate(result["curve"], start=1)])
-        for result in results
+        Line(f"{result['name']} ({result['relevant']})", list(enumerate(result["curve"], start=1)))
+        for result in _first_of_each(results)
     ]
     longest = max(len(result["curve"]) for result in results)
     drawing = ""
@@ -103,21 +117,29 @@ def _quality(results: Sequence[Mapping[str, Any]]) -> str:
     return table(header, rows, words=2) + drawing
 
 
+def _first_of_each(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return of each direction the result of its first notion of what is right: more lines could not be told apart."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for result in results:
+        first.setdefault(result["name"], result)
+    return list(first.values())
+
+
 def _gallery(results: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         Line(
-            f"{result['name']}, {result['relevant']}",
+            f"{result['name']} ({result['relevant']})",
             [(point["size"], point["mean"]) for point in result["gallery"]],
             [(point["low"], point["high"]) for point in result["gallery"]],
         )
-        for result in results
+        for result in _first_of_each(results)
         if len(result["gallery"]) > 1
     ]
     if not lines:
         return ""
     return (
-        "<p>The same model and the same queries in a random part of the catalogue, by the exact formula: a figure without "
-        "the size of its gallery says nothing.</p>"
+        "<p>The same model and the same queries in a random part of the catalogue, by the exact formula: a figure "
+        "without the size of its gallery says nothing.</p>"
         + line_chart(
             lines,
             label="hit at 10 over the size of the gallery",
@@ -180,9 +202,7 @@ def _by_probes(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _slices(slices: Sequence[Mapping[str, Any]]) -> str:
     if not slices:
         return ""
-    parts = [
-        "<p>hit@10 of parts of the queries, each with its 95 % interval; parts of fewer than 30 are counted together.</p>"
-    ]
+    parts = ["<p>hit@10 of parts of the queries with 95 % intervals; parts of fewer than 30 are counted together.</p>"]
     for direction in dict.fromkeys(part["direction"] for part in slices):
         own = [part for part in slices if part["direction"] == direction]
         measure = "hit@10" if "hit@10" in own[0]["measures"] else next(iter(own[0]["measures"]))
@@ -194,11 +214,11 @@ def _slices(slices: Sequence[Mapping[str, Any]]) -> str:
                 if part["column"] == column
                 for estimate in [part["measures"][measure]]
             ]
-            groups.append(f"<h3>{text(column)}</h3>{bar_chart(bars, label=f'{measure} by {column}')}")
+            groups.append(f"<div><h3>{text(column)}</h3>{bar_chart(bars, label=f'{measure} by {column}')}</div>")
         is_open = " open" if direction in ("text -> image", "query text -> image") else ""
-        parts.append(
-            f"<details{is_open}><summary>{text(direction)} ({text(own[0]['relevant'])})</summary>{''.join(groups)}</details>"
-        )
+        title = f"{text(direction)} ({text(own[0]['relevant'])})"
+        bars = "".join(groups)
+        parts.append(f"<details{is_open}><summary>{title}</summary><div class=bars>{bars}</div></details>")
     return "".join(parts)
 
 
@@ -223,7 +243,8 @@ def _comparison(comparison: Mapping[str, Any]) -> str:
         for each in comparison["changed"]
     ]
     return (
-        f"<p>Before: {text(comparison['index'])}, version {comparison['version']}, model {text(comparison['model'])}.</p>"
+        f"<p>Before: {text(comparison['index'])}, version {comparison['version']}, model {text(comparison['model'])}."
+        "</p>"
         + table(header, rows, words=3, chosen=[each["is_significant"] for each in comparison["differences"]])
         + "<details><summary>Queries whose first right product moved most</summary>"
         + table(["direction", "query", "rank before", "rank now"], changed, words=2)
@@ -247,14 +268,7 @@ def _method(record: Mapping[str, Any]) -> str:
     ]
     dropped = "".join(f"<li>{text(name)}: {count:,}</li>" for name, count in record["queries"].items())
     return (
-        "<ul><li><b>hit@k</b>: share of queries with a right product among the first k hits; papers on CLIP call it R@K.</li>"
-        "<li><b>recall@k</b>: share of a query's right products among the first k; <b>capped recall@k</b>: of as many as could "
-        "be there.</li><li><b>MRR</b>: mean of 1 / rank of the first right product. <b>nDCG@10</b>: discounted gain of the first "
-        "ten over the best order's.</li><li>Right is the product itself and its other listings (<i>product</i>), any product of "
-        "its group (<i>group</i>), or what a file says (<i>judged</i>).</li><li>Ties are broken at random, in expectation; where "
-        "they matter, the worst and the best order stand beside.</li><li>Queries with nothing right to be found count as "
-        "misses.</li><li>Intervals: 95 %, 1,000 bootstrap samples of whole groups of products.</li><li>All but the index's own "
-        "section is measured by exact search.</li></ul>"
+        f"<ul>{''.join(f'<li>{line}</li>' for line in DEFINITIONS)}</ul>"
         + (f"<p>Left out:</p><ul>{dropped}</ul>" if dropped else "")
         + "<details><summary>Options and fingerprint</summary>"
         + table(["option", "value"], options, words=2)

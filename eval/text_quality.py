@@ -1,4 +1,4 @@
-"""Texts that cannot help anyone to find their product: empty, too short, boilerplate, shared, or about something else."""
+"""Texts that help nobody to find their product: empty, too short, boilerplate, shared, or about something else."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def suspicious_texts(
 def is_boilerplate(texts: Sequence[str]) -> list[bool]:
     """Return which texts consist, by half of their words or more, of sentences that many different texts have."""
     sentences = [list(dict.fromkeys(_sentences(text))) for text in texts]
-    distinct = {text: own for text, own in zip(texts, sentences, strict=True)}
+    distinct = dict(zip(texts, sentences, strict=True))
     counts = Counter(sentence for own in distinct.values() for sentence in own)
     least = max(BOILERPLATE_SHARE * len(distinct), MIN_BOILERPLATE)
     shared = {sentence for sentence, count in counts.items() if count >= least}

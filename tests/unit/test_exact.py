@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eval import exact
-from eval.exact import ExactSearch, Found, JudgedSet, merge, nothing_found, pair_scores, scan
+from eval.exact import Correction, ExactSearch, Found, JudgedSet, merge, nothing_found, pair_scores, scan
 from eval.judged import TIE, Judgements
 
 NO_PAIRS = np.empty(0, np.int64)
@@ -24,7 +24,7 @@ def pairs(num_queries: int, *query_and_row: tuple[int, int]) -> Judgements:
 
 
 def judged(queries: NDArray[np.float32], gallery: NDArray[np.float16], right: Judgements) -> JudgedSet:
-    return JudgedSet(right, pair_scores(queries, right.query, gallery[right.row].astype(np.float32)))
+    return JudgedSet(right, pair_scores(queries, right, gallery[right.row].astype(np.float32)))
 
 
 def unit(generator: np.random.Generator, num_rows: int, dim: int) -> NDArray[np.float32]:
@@ -141,3 +141,24 @@ def test_nothing_is_found_in_an_empty_gallery_or_by_no_queries(
     assert_same(scan(search, gallery[:0], 0), nothing_found(search))
     nobody = replace(search, queries=search.queries[:0], judged=(), excluded=None)
     assert scan(nobody, gallery, 0).rows.shape == (0, 12)
+
+
+def test_a_correction_compares_as_corrected_vectors_and_scores_do(
+    random_search: tuple[ExactSearch, NDArray[np.float16]],
+) -> None:
+    search, gallery = random_search
+    shift = gallery.astype(np.float32).mean(axis=0)
+    bias = np.linspace(-0.2, 0.2, len(gallery)).astype(np.float32)
+    correction = Correction(shift, bias)
+    moved = gallery.astype(np.float32) - shift
+    moved[~gallery.any(axis=1)] = 0
+    moved[moved.any(axis=1)] /= np.linalg.norm(moved[moved.any(axis=1)], axis=1, keepdims=True)
+    scores = search.queries @ moved.T - bias
+    scores[:, ~gallery.any(axis=1)] = -np.inf
+    right = pairs(37, *((query, 50 + query) for query in range(37)))
+    values = pair_scores(search.queries, right, gallery[right.row].astype(np.float32), correction)
+    np.testing.assert_allclose(values, scores[right.query, right.row], atol=1e-6)
+    found = scan(ExactSearch(search.queries, 5, (JudgedSet(right, values),), None, correction), gallery, 0)
+    assert found.rows.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :5].tolist()
+    wrong = np.delete(scores[0], 50)
+    assert found.num_greater[0][0] == (wrong > values[0] + TIE).sum()
