@@ -62,7 +62,8 @@ def product_card(shown: Sequence[tuple[str, str | None, str, str]], note: str = 
         note: below them, a piece of the page.
     """
     sides = "".join(
-        f"<div><small>{text(role)}</small>{picture(uri, title)}<p>{text(title, 90)}</p><small>{text(remark)}</small></div>"
+        f"<div><small>{text(role)}</small>{picture(uri, title)}<p>{text(title, 90)}</p>"
+        f"<small>{text(remark)}</small></div>"
         for role, uri, title, remark in shown
     )
     return f"<div class=card><div class=pair>{sides}</div>{f'<p>{note}</p>' if note else ''}</div>"

@@ -116,13 +116,17 @@ def _num_touched(words: Sequence[str], amount: float) -> int:
 
 
 DISTURBANCES = (
-    Disturbance("typos", "letters swapped, lost, doubled or hit beside, in a share of the words", (0.1, 0.2, 0.4), _typos),
+    Disturbance("typos", "letters swapped, lost, doubled or hit beside, in some words", (0.1, 0.2, 0.4), _typos),
     Disturbance("dropped words", "a share of the words is missing", (0.2, 0.4, 0.6), _dropped),
     Disturbance("shuffled words", "a share of the words stands elsewhere", (0.5, 1.0), _shuffled),
     Disturbance("cut end", "the text ends early by a share of its words", (0.25, 0.5, 0.75), _truncated),
     Disturbance("capitals", "a share of the words is in capitals", (0.5, 1.0), _upper),
     Disturbance("filler words", "little words in between, as a share of the words", (0.25, 0.5), _stop_words),
     Disturbance("wrong category", "in a share of the texts, the name of another category", (0.5, 1.0), _wrong_category),
-    Disturbance("mark-up and boilerplate", "left-over HTML, codes and slogans, as a share of the words", (0.25, 0.5, 1.0), _boilerplate),
-    Disturbance("other language", "in a share of the texts, words of another language around it", (0.5, 1.0), _other_language),
-)  # fmt: skip
+    Disturbance(
+        "mark-up and boilerplate", "left-over HTML, codes and slogans, as a share", (0.25, 0.5, 1.0), _boilerplate
+    ),
+    Disturbance(
+        "other language", "in a share of the texts, words of another language around it", (0.5, 1.0), _other_language
+    ),
+)

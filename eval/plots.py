@@ -71,7 +71,8 @@ def line_chart(
             parts.append(f"<text x={place_x(x):.1f} y={HEIGHT - BOTTOM + 18} text-anchor=middle>{_short(x)}</text>")
     parts.append(f"<text x={(LEFT + WIDTH - RIGHT) / 2:.0f} y={HEIGHT - 6} text-anchor=middle>{_text(across)}</text>")
     parts.append(
-        f"<text x=12 y={HEIGHT / 2:.0f} text-anchor=middle transform='rotate(-90 12 {HEIGHT / 2:.0f})'>{_text(up)}</text>"
+        f"<text x=12 y={HEIGHT / 2:.0f} text-anchor=middle transform='rotate(-90 12 {HEIGHT / 2:.0f})'>"
+        f"{_text(up)}</text>"
     )
     legend = []
     for number, line in enumerate(lines):
@@ -114,9 +115,8 @@ def bar_chart(bars: Sequence[Bar], *, label: str, top: float = 1.0, form: str = 
         end = place(bar.value)
         if bar.low is not None and bar.high is not None:
             end = max(end, place(bar.high))
-            parts.append(
-                f"<line class='whisker' x1={place(bar.low):.1f} x2={place(bar.high):.1f} y1={middle:.1f} y2={middle:.1f} />"
-            )
+            left, right = place(bar.low), place(bar.high)
+            parts.append(f"<line class='whisker' x1={left:.1f} x2={right:.1f} y1={middle:.1f} y2={middle:.1f} />")
         note = f" <tspan class=note>{_text(bar.note)}</tspan>" if bar.note else ""
         parts.append(f"<text x={end + 6:.1f} y={middle + 4:.0f}>{bar.value:{form}}{note}</text>")
     return _figure(parts, WIDTH, height, label, "")

@@ -65,8 +65,8 @@ def _gallery(results: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     small, whole = points[-2], points[-1]
     return (
-        f"The size of the gallery matters: {result['name']} hit@10 is {small['mean']:.2f} among {small['size']:,} products "
-        f"and {whole['mean']:.2f} among {whole['size']:,}; expect less as the catalogue grows."
+        f"The size of the gallery matters: {result['name']} hit@10 is {small['mean']:.2f} among {small['size']:,} "
+        f"products and {whole['mean']:.2f} among {whole['size']:,}; expect less as the catalogue grows."
     )
 
 

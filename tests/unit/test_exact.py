@@ -16,9 +16,13 @@ NO_PAIRS = np.empty(0, np.int64)
 
 
 def pairs(num_queries: int, *query_and_row: tuple[int, int]) -> Judgements:
-    query, row = (np.array(column, np.int64) for column in zip(*query_and_row, strict=True)) if query_and_row else (
-        NO_PAIRS,
-        NO_PAIRS,
+    query, row = (
+        (np.array(column, np.int64) for column in zip(*query_and_row, strict=True))
+        if query_and_row
+        else (
+            NO_PAIRS,
+            NO_PAIRS,
+        )
     )
     return Judgements(num_queries, query, row, np.ones(len(query)))
 
@@ -65,7 +69,14 @@ TO_THE_RIGHT = np.array([[1, 0]], np.float32)
 
 @pytest.mark.parametrize(
     ("right", "greater", "equal"),
-    [([0], [0], [0]), ([1], [4], [0]), ([2], [3], [0]), ([3], [1], [1]), ([3, 4], [1, 1], [0, 0]), ([0, 1], [0, 3], [0, 0])],
+    [
+        ([0], [0], [0]),
+        ([1], [4], [0]),
+        ([2], [3], [0]),
+        ([3], [1], [1]),
+        ([3, 4], [1, 1], [0, 0]),
+        ([0, 1], [0, 3], [0, 0]),
+    ],
 )
 def test_ranks_by_hand(right: list[int], greater: list[int], equal: list[int]) -> None:
     judgements = pairs(1, *((0, row) for row in right))

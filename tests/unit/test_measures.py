@@ -133,7 +133,9 @@ def test_bounds_are_those_of_the_worst_and_the_best_order(gallery: Gallery, k: i
         assert ndcg_at_k(ranks, k, "best")[0] == pytest.approx(max(values))
 
 
-def random_run(num_queries: int, depth: int, gains: Sequence[int], seed: int) -> tuple[Judgements, np.ndarray, np.ndarray]:
+def random_run(
+    num_queries: int, depth: int, gains: Sequence[int], seed: int
+) -> tuple[Judgements, np.ndarray, np.ndarray]:
     """Return judgements of 50 products and a run of distinct scores, some of them below 0."""
     generator = np.random.default_rng(seed)
     judged = generator.choice(gains, size=(num_queries, 50))
