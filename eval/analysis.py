@@ -15,7 +15,7 @@ from eval.corrections import measure_corrections
 from eval.directions import Measured
 from eval.error_analysis import analyse_errors
 from eval.evaluation import Evaluation
-from eval.exact import ExactSearch
+from eval.exact_search import ExactSearch
 from eval.neighbourhoods import measure_hubness, neighbour_agreement
 from eval.robustness import measure_robustness
 from eval.slices import MIN_QUERIES, attribute_labels, merge_small

@@ -10,8 +10,8 @@ import numpy as np
 
 from eval.directions import Measured, is_present, judged_set, only
 from eval.evaluation import Evaluation
-from eval.exact import Correction, ExactSearch
 from eval.exact_pass import bias_of_gallery
+from eval.exact_search import Correction, ExactSearch
 from eval.judged import JudgedRanks, Judgements
 from eval.measures import hit_at_k, reciprocal_rank
 from eval.neighbourhoods import BIAS_SHARES

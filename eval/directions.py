@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.exact import Correction, ExactSearch, Found, JudgedSet, pair_scores
+from eval.exact import pair_scores
+from eval.exact_search import Correction, ExactSearch, Found, JudgedSet
 from eval.judged import NOT_FOUND, JudgedRanks, Judgements
 from eval.judgements import CatalogTruth
 from eval.queries import FREE, QuerySet

@@ -79,6 +79,7 @@ def evaluate(options: EvaluateOptions) -> None:
         write_report(output, record, query_table(evaluation, measured), pictures)
         if options.trec:
             write_trec(output, index, measured)
+        forget_parts(output)
     else:
         print(f"{options.output}: already evaluated; nothing to do")
     print(format_results(record["results"]))
@@ -128,6 +129,13 @@ def measure_all(evaluation: Evaluation) -> tuple[list[Measured], dict[str, int]]
             )
         )
     return measured, {name: count for name, count in dropped.items() if count}
+
+
+def forget_parts(output: Storage) -> None:
+    """Take away what was kept of searches for a run that would have been killed, and its half-written files."""
+    for name, _, _ in output.files_below(PARTS):
+        output.delete(name)
+    output.clear_staging()
 
 
 def describe(options: EvaluateOptions, manifest: IndexManifest, identity: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eval.directions import count_products
-from eval.exact import ExactSearch, Found
 from eval.exact_pass import Workers, search_gallery
+from eval.exact_search import ExactSearch, Found
 from eval.judgements import CatalogTruth
 from eval.options import EvaluateOptions
 from product_retrieval.encoders import Encoder

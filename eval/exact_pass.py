@@ -18,7 +18,8 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from eval.exact import ExactSearch, Found, merge, nothing_found, scan
+from eval.exact import scan
+from eval.exact_search import ExactSearch, Found, merge, nothing_found
 from eval.neighbourhoods import hub_bias
 from product_retrieval.errors import ArtifactError
 from product_retrieval.index import ProductIndex, Side

@@ -136,8 +136,8 @@ def index_section(points: Sequence[Mapping[str, Any]]) -> str:
             top=1.0,
         )
     return (
-        "<p>Of exact search's ten nearest, how many the index finds at each operating point, and what that costs people "
-        "and machines. Marked: how it is searched unless asked otherwise.</p>"
+        "<p>Of exact search's ten nearest, how many the index finds at each operating point, and what that costs "
+        "people and machines. Marked: how it is searched unless asked otherwise.</p>"
         + table(header, rows, chosen=[point["is_chosen"] for point in points])
         + drawing
     )

@@ -17,8 +17,8 @@ DEFINITIONS = (
     "<b>hit@k</b>: share of queries with a right product among the first k hits; papers on CLIP call it R@K.",
     "<b>recall@k</b>: share of a query's right products among the first k; <b>capped recall@k</b>: of as many as "
     "could be there.",
-    "<b>MRR</b>: mean of 1 / rank of the first right product. <b>nDCG@10</b>: discounted gain of the first ten over the "
-    "best order's.",
+    "<b>MRR</b>: mean of 1 / rank of the first right product. <b>nDCG@10</b>: discounted gain of the first ten over "
+    "the best order's.",
     "Right is the product itself and its other listings (<i>product</i>), any product of its group (<i>group</i>), or "
     "what a file says (<i>judged</i>).",
     "Ties are broken at random, in expectation; where they matter, the worst and the best order stand beside.",
@@ -64,8 +64,9 @@ def render_report(record: Mapping[str, Any], pictures: Mapping[str, str]) -> str
         "<meta http-equiv=Content-Security-Policy "
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         f"<title>Search quality</title><style>{STYLE.read_text(encoding='utf-8')}</style><main><h1>Search quality</h1>"
-        f"<p class=quiet>Index {text(record['index'])}, version {record['version']} &middot; model {text(record['model'])} "
-        f"&middot; {record['num_products']:,} products &middot; queries: {text(asked)}</p>"
+        f"<p class=quiet>Index {text(record['index'])}, version {record['version']} &middot; "
+        f"model {text(record['model'])} &middot; {record['num_products']:,} products "
+        f"&middot; queries: {text(asked)}</p>"
         f"<div class=verdict><ul>{''.join(f'<li>{text(line, 400)}</li>' for line in verdict(record))}</ul></div>"
         f"<nav>{contents}</nav>{''.join(section(*each) for each in sections)}</main></html>\n"
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eval.directions import Measured, is_present, judged_set, only
 from eval.evaluation import Evaluation
-from eval.exact import ExactSearch
+from eval.exact_search import ExactSearch
 from eval.judged import JudgedRanks, Judgements
 from eval.measures import hit_at_k, reciprocal_rank
 from eval.perturbations import DISTURBANCES, disturbed

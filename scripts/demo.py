@@ -91,7 +91,8 @@ def closing(seconds: list[tuple[Step, float]]) -> str:
     lines = ["", "== Done", f"   hit@k (R@K in papers on CLIP) on products never trained on, among {num_products:,}:"]
     for result in report["results"]:
         if result["name"] in ("text -> image", "image -> text") and result["relevant"] == "product":
-            hits = (f"{name} {e['mean']:.3f} (chance {e['chance']:.4f})" for name, e in result["hits"].items())
+            measures = ((name, result["measures"][name]) for name in ("hit@1", "hit@5", "hit@10"))
+            hits = (f"{name} {e['mean']:.3f} (chance {e['chance']:.4f})" for name, e in measures)
             lines.append(f"     {result['name']}   {'   '.join(hits)}")
     for step, elapsed in seconds:
         lines.append(f"   {step.module:<20} {elapsed:6.1f} s   {num_products / elapsed:7.0f} products/s with start-up")

@@ -35,7 +35,7 @@ def quality_table(report: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in report["results"]:
-        hits = result["hits"]
+        hits = result["measures"]
         ten = hits["hit@10"]
         lines.append(
             f"| {result['name']} | {result['relevant']} | {result['num_queries']:,} | {result['num_products']:,} "

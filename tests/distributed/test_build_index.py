@@ -277,12 +277,12 @@ def test_evaluation_of_the_index_is_written_whole(embeddings: Path, tmp_path: Pa
     )
     assert result.returncode == 0, result.stderr
     record = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert [r["name"] for r in record["results"]] == ["image -> text", "text -> image"]
+    assert [r["name"] for r in record["results"]] == ["text -> image", "image -> text"]
     queries = pq.read_table(tmp_path / "report" / "queries.parquet")
     # 398 products, less p004 which does not ask; p011 has no picture to ask with.
     assert queries.num_rows == 396 + 397
-    assert record["results"][0]["num_products"] == 398
-    assert record["results"][1]["num_products"] == 397
+    assert record["results"][0]["num_products"] == 397
+    assert record["results"][1]["num_products"] == 398
     page = (tmp_path / "report" / "report.html").read_text()
     assert "hit@10" in page
     assert "http" not in page.replace("http-equiv", "")

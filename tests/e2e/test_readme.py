@@ -137,7 +137,7 @@ def test_demo_gives_the_numbers_in_the_readme_and_reuses_its_work(tmp_path: Path
     results = json.loads((tree / "out/demo/report/report.json").read_text())["results"]
     stated = re.findall(r"^\| (\w+ -> \w+) \| (\w+) \|.*\| ([\d.]+) \([\d.]+-[\d.]+\) \|$", README, flags=re.MULTILINE)
     assert len(stated) == len(results), "the README's table has a row for each direction and kind of right hit"
-    measured = {(r["name"], r["relevant"]): r["hits"]["hit@10"]["mean"] for r in results}
+    measured = {(r["name"], r["relevant"]): r["measures"]["hit@10"]["mean"] for r in results}
     for name, relevant, hit_at_10 in stated:
         assert measured[name, relevant] == pytest.approx(float(hit_at_10), abs=0.02)
     assert "version 1" in first

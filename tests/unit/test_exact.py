@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from eval import exact
-from eval.exact import Correction, ExactSearch, Found, JudgedSet, merge, nothing_found, pair_scores, scan
+from eval.exact import pair_scores, scan
+from eval.exact_search import Correction, ExactSearch, Found, JudgedSet, merge, nothing_found
 from eval.judged import TIE, Judgements
 
 NO_PAIRS = np.empty(0, np.int64)

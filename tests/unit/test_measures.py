@@ -1,4 +1,4 @@
-"""Metrics over several right products and any ties: by hand, against every order of the ties, and against TREC's code."""
+"""Metrics over several right products and any ties: by hand, against every order of the ties, and TREC's code."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from eval.results import Estimate, summarize
+from eval.judged import JudgedRanks, Judgements
+from eval.results import summarize
 from product_retrieval.metrics import (
     bootstrap_interval,
     chance_hit_at_k,
@@ -136,23 +137,19 @@ def test_interval_of_nothing_or_of_other_lengths_raises(num_values: int, num_clu
 
 
 def test_summary_by_hand() -> None:
-    result = summarize(
-        "text -> image",
-        "product",
-        counts(0, 1, 0),
-        counts(0, 0, 1),
-        counts(1, 1, 1),
-        ["a", "a", "a"],
-        num_products=4,
-        ks=(1, 2),
-        seed=0,
-    )
-    assert result.hits["hit@1"] == Estimate(
-        pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.25)
-    )
-    assert result.hits["hit@2"].mean == pytest.approx(1.0)
-    assert result.hits["hit@2"].chance == pytest.approx(0.5)
-    assert result.mean_reciprocal_rank == pytest.approx((1 + 0.5 + 0.75) / 3)
+    judged = Judgements(3, counts(0, 1, 2), counts(0, 1, 2), np.ones(3))
+    ranks = JudgedRanks(judged, counts(0, 1, 0), counts(0, 0, 1), np.array([0.9, 0.8, 0.7], np.float32))
+    one_cluster = np.zeros(3, np.int64)
+    is_answerable = np.ones(3, np.bool_)
+    result = summarize("text -> image", "product", ranks, is_answerable, one_cluster, num_products=4, ks=(1, 2), seed=0)
+    first = result.measures["hit@1"]
+    assert [first.mean, first.low, first.high] == pytest.approx([0.5] * 3)  # one cluster: nothing to resample
+    assert [first.worst, first.best, first.chance] == pytest.approx([1 / 3, 2 / 3, 0.25])
+    assert result.measures["hit@2"].mean == pytest.approx(1.0)
+    assert result.measures["hit@2"].chance == pytest.approx(0.5)
+    assert result.measures["mrr"].mean == pytest.approx((1 + 0.5 + 0.75) / 3)
+    assert result.measures["mrr"].chance is None
     assert result.median_rank == 1.5
+    assert (result.num_right, result.num_unanswerable) == (1.0, 0)
     assert (result.num_queries, result.num_products, result.num_tied) == (3, 4, 1)
     assert result.curve == pytest.approx([0.5, 1.0, 1.0, 1.0])

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from eval.evaluate import EvaluateOptions
+from eval.options import EvaluateOptions
 from product_retrieval.options import parse
 from rayjobs.build_index import BuildOptions
 from rayjobs.embed import EmbedOptions
