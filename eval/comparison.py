@@ -152,8 +152,12 @@ def _keys(table: pa.Table) -> list[tuple[str, str, int]]:
 
 
 def _measures(pair: tuple[pa.Table, pa.Table], relevant: str) -> list[str]:
-    ranked = {f"{relevant}_{name}" for name in ("num_right", "num_greater", "num_equal", "rank")}
-    shared = [name for name in pair[1].column_names if name.startswith(f"{relevant}_") and name not in ranked]
+    shared = [
+        field.name
+        for field in pair[1].schema
+        if field.name.startswith(f"{relevant}_") and pa.types.is_floating(field.type)
+        if field.name != f"{relevant}_rank"
+    ]
     return [
         name.removeprefix(f"{relevant}_")
         for name in shared
