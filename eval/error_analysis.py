@@ -14,7 +14,7 @@ from eval.evaluation import Evaluation
 from eval.judged import JudgedRanks, judge_hits
 from eval.lookalikes import choose_tau, confused_pairs, find_lookalikes, tell_apart
 from eval.measures import hit_at_k, rank_of_first
-from eval.misses import HEADINGS, sort_misses
+from eval.misses import sort_misses
 from eval.neighbourhoods import is_hub, occurrences
 from eval.queries import FREE
 from eval.studied import Studied
@@ -98,12 +98,11 @@ def _misses(evaluation: Evaluation, one: Measured, studied: Studied, tau: float)
     same_text = [bool(a) and normalized(a) == normalized(b) for a, b in zip(texts, found_texts, strict=True)]
     groups = evaluation.truth.group
     same_group = np.zeros(len(own), bool) if groups is None else groups[own] == groups[np.maximum(first, 0)]
-    place = np.searchsorted(studied.rows, own)
-    is_studied = (place < len(studied.rows)) & (studied.rows[np.minimum(place, len(studied.rows) - 1)] == own)
-    percentile = np.where(is_studied, studied.percentiles[np.minimum(place, len(studied.rows) - 1)], 1.0)
+    place = np.minimum(np.searchsorted(studied.rows, own), len(studied.rows) - 1)
+    percentile = np.where(studied.rows[place] == own, studied.percentiles[place], 1.0)
     has_hit = first >= 0
     by_text = one.direction.queries.kind == "text"
-    kinds, which = sort_misses(
+    kinds, _ = sort_misses(
         asked.is_miss,
         {
             "nothing to find": ~np.isfinite(exact_rank),
@@ -126,8 +125,6 @@ def _misses(evaluation: Evaluation, one: Measured, studied: Studied, tau: float)
             ]}
             for kind in kinds
         ],
-        "headings": dict(HEADINGS),
-        "labelled": int((which >= 0).sum()),
     }  # fmt: skip
 
 
